@@ -1,0 +1,57 @@
+"""From a Kubernetes object (nested dicts) to the frozen types of this package, and back.
+
+Everything that enters wasmpool from outside passes `decode` once; inside, only types travel.
+"""
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from wasmpool_api.quantities import Duration, IntOrPercent, Quantity
+
+T = TypeVar("T")
+
+
+class FieldError(ValueError):
+    """A field of an object is missing, of the wrong type, or out of range.
+
+    `path` is the field as a person writes it (`spec.instanceLimits.count`); the message says what was given and what
+    is allowed.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}" if path else problem)
+        self.path = path
+        self.problem = problem
+
+
+def decode(kind: type[T], obj: object) -> T:
+    """`obj` as `kind`; unknown fields are ignored, as an older client must. Raises FieldError."""
+    try:
+        return msgspec.convert(obj, kind, dec_hook=_decode_hook)
+    except msgspec.ValidationError as error:
+        problem, _, path = str(error).partition(" - at `$")
+        raise FieldError(path.removesuffix("`").lstrip("."), problem) from error
+
+
+def encode(value: object) -> Any:
+    """`value` as nested dicts, lists and scalars; fields that hold their default None or empty value are left out."""
+    return msgspec.to_builtins(value, enc_hook=_encode_hook, builtin_types=())
+
+
+def _decode_hook(kind: type[Any], value: object) -> object:
+    if kind is Quantity and isinstance(value, str | int):
+        return Quantity.parse(value)
+    if kind is Duration and isinstance(value, str):
+        return Duration.parse(value)
+    if kind is IntOrPercent and isinstance(value, str | int):
+        return IntOrPercent.parse(value)
+    raise ValueError(f"{value!r} can't be read as {kind.__name__}")
+
+
+def _encode_hook(value: object) -> object:
+    if isinstance(value, IntOrPercent):
+        return value.to_builtin()
+    if isinstance(value, Quantity | Duration):
+        return str(value)
+    raise NotImplementedError(f"{type(value).__name__} has no form in YAML")

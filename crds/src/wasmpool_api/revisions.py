@@ -1,0 +1,54 @@
+"""What one version of a workload is: the data of the ControllerRevision that the agents read.
+
+A revision is immutable and named by its content, so an agent fetches it once and keeps it. A scale is not a new
+version: `instances`, `priority` and `placement` are not in it.
+"""
+
+from typing import Any
+
+import msgspec
+
+from wasmpool_api.codec import decode, encode
+from wasmpool_api.meta import short_hash
+from wasmpool_api.wasm_workload import ModuleSource, Run, WasmWorkload, WorkloadLimits
+
+
+class Revision(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
+    """`digest`: the module's sha256, pinned by an inspection; empty in the revision that is inspected first."""
+
+    workload_uid: str
+    workload_namespace: str
+    workload_name: str
+    module: ModuleSource
+    run: Run
+    limits: WorkloadLimits = WorkloadLimits()
+    digest: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the ControllerRevision, in the pool's namespace. Different content has a different name."""
+        payload = msgspec.json.encode(self.to_data(), order="sorted")
+        return f"{self.workload_name[:40].rstrip('.-')}-{short_hash(payload)}"
+
+    def to_data(self) -> dict[str, Any]:
+        """The ControllerRevision's `data`."""
+        data: dict[str, Any] = encode(self)
+        return data
+
+    @classmethod
+    def from_data(cls, data: object) -> "Revision":
+        """Raises FieldError where the data is not a revision's."""
+        return decode(cls, data)
+
+
+def revision_of(workload: WasmWorkload, digest: str = "") -> Revision:
+    """The workload's present version, with the module pinned to `digest` once that is known."""
+    return Revision(
+        workload_uid=workload.metadata.uid,
+        workload_namespace=workload.metadata.namespace,
+        workload_name=workload.metadata.name,
+        module=workload.spec.module,
+        run=workload.spec.run,
+        limits=workload.spec.limits,
+        digest=digest,
+    )
