@@ -1,0 +1,1 @@
+"""The demo: wasmpool shown from nothing to running guests, with every step checked."""

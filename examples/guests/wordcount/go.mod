@@ -1,0 +1,3 @@
+module wasmpool.dev/examples/wordcount
+
+go 1.21
