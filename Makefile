@@ -1,0 +1,109 @@
+# wasmpool. `make` alone prints what there is; `make demo` needs nothing but Debian, root, Python 3.11, gcc and Go.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+CLUSTER ?= own
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+PYTEST := $(PYTHON) -m pytest
+STAMPS := $(VENV)/.wasmpool
+# What a step was made from is in the name of its stamp: a change of content makes a new name, a new date alone does not.
+content = $(shell cat $(1) 2>/dev/null | sha256sum | cut -c1-12)
+
+PACKAGES := $(STAMPS)/packages-$(call content,requirements/dev.txt scripts/prepare-venv.sh)
+EDITABLES := $(STAMPS)/editables-$(call content,$(PACKAGES) crds/pyproject.toml operator/pyproject.toml node-agent/pyproject.toml \
+	$(wildcard node-agent/setup.py) $(sort $(wildcard node-agent/native/*)))
+PYRIGHT := $(STAMPS)/pyright-$(call content,package-lock.json)
+SYSTEM := $(STAMPS)/system-$(call content,scripts/install-system-packages.sh)
+
+TYPED := tests/cluster demo docs/generate_api_reference.py
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---------------------------------------------------------------------------------------------------------------- see it
+.PHONY: demo
+demo: venv ## a real Kubernetes, wasmpool on it, guests running; CLUSTER=existing takes the current kubeconfig's
+	@$(PYTHON) -m demo up --cluster $(CLUSTER)
+
+.PHONY: demo-plan
+demo-plan: venv ## what `make demo` would do to this machine, without doing it
+	@$(PYTHON) -m demo plan --cluster $(CLUSTER)
+
+.PHONY: down
+down: venv ## undoes `make demo`: no process, mount, network namespace or huge page stays
+	@$(PYTHON) -m demo down --cluster $(CLUSTER)
+
+# --------------------------------------------------------------------------------------------------------------- test it
+.PHONY: test
+test: lint test-unit test-hugepages test-cluster test-node ## everything; root, a few minutes to build Kubernetes once
+
+.PHONY: test-unit
+test-unit: venv ## quick: neither root nor a cluster
+	$(PYTEST) -m "not cluster and not node and not hugepages"
+
+.PHONY: test-hugepages
+test-hugepages: venv ## root: reserves huge pages of this machine and gives them back
+	$(PYTEST) -m "hugepages and not node and not cluster"
+
+.PHONY: test-cluster
+test-cluster: venv system ## a real API server and control plane
+	$(PYTEST) -m "cluster and not node"
+
+.PHONY: test-node
+test-node: venv system ## root: a real node with a kubelet, containerd and huge pages; end to end
+	$(PYTEST) -m node
+
+.PHONY: lint
+lint: venv $(PYRIGHT) ## ruff, mypy strict, pyright strict, the layers
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy -p wasmpool_api -p wasmpool_operator -p wasmpool_agent
+	$(VENV)/bin/mypy $(TYPED)
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" node_modules/.bin/pyright crds/src operator/src node-agent/src $(TYPED)
+	$(VENV)/bin/lint-imports
+
+.PHONY: bench
+bench: venv ## the measurements behind the figures in the documents
+	@found=$$(find tests/bench -name '*.py' ! -name '__init__.py' 2>/dev/null | sort); \
+	if [ -z "$$found" ]; then echo "there are no measurements under tests/bench yet"; exit 0; fi; \
+	for bench in $$found; do echo "== $$bench"; $(PYTHON) "$$bench"; done
+
+# --------------------------------------------------------------------------------------------------------------- make it
+.PHONY: docs
+docs: venv ## docs/api.md from the CRDs
+	$(PYTHON) docs/generate_api_reference.py
+
+.PHONY: examples
+examples: venv ## the example guests from source, and examples/guests.yaml that carries them
+	$(PYTHON) -m demo.guests
+
+.PHONY: venv
+venv: $(EDITABLES) ## .venv with everything at its pinned version and hash
+
+.PHONY: system
+system: $(SYSTEM)
+
+$(PACKAGES):
+	@scripts/prepare-venv.sh packages
+	@mkdir -p $(STAMPS) && rm -f $(STAMPS)/packages-* $(STAMPS)/editables-* && touch $@
+
+$(EDITABLES): $(PACKAGES)
+	@scripts/prepare-venv.sh editables
+	@rm -f $(STAMPS)/editables-* && touch $@
+
+$(PYRIGHT): $(PACKAGES)
+	@scripts/prepare-venv.sh pyright
+	@rm -f $(STAMPS)/pyright-* && touch $@
+
+$(SYSTEM): | $(PACKAGES)
+	@scripts/install-system-packages.sh
+	@rm -f $(STAMPS)/system-* && touch $@
+
+.PHONY: clean
+clean: ## what make made in the checkout; caches outside it stay
+	rm -rf $(VENV) node_modules examples/build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
