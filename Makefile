@@ -27,12 +27,12 @@ help: ## this list
 
 # ---------------------------------------------------------------------------------------------------------------- see it
 .PHONY: demo
-demo: venv ## a real Kubernetes, wasmpool on it, guests running; CLUSTER=existing takes the current kubeconfig's
-	@$(PYTHON) -m demo up --cluster $(CLUSTER)
+demo: demo-plan venv ## a real Kubernetes, wasmpool on it, guests running; CLUSTER=existing takes the current kubeconfig's
+	@$(PYTHON) -m demo up --cluster $(CLUSTER) $(if $(RECORD),--record $(RECORD))
 
 .PHONY: demo-plan
-demo-plan: venv ## what `make demo` would do to this machine, without doing it
-	@$(PYTHON) -m demo plan --cluster $(CLUSTER)
+demo-plan: ## what `make demo` would do to this machine, without doing it
+	@python3 -m demo plan --cluster $(CLUSTER)
 
 .PHONY: down
 down: venv ## undoes `make demo`: no process, mount, network namespace or huge page stays

@@ -12,7 +12,7 @@ from typing import Final
 _WIDTH: Final = 100
 
 
-class StepFailed(Exception):
+class StepError(Exception):
     """Something that the demo was about to show is not so. The message says what was expected and what was seen."""
 
 
@@ -25,7 +25,7 @@ class Console:
 
     record: Path | None = None
     path: Sequence[Path] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
     cwd: Path = field(default_factory=Path.cwd)
     _started: float = field(default_factory=time.monotonic)
     _recording: bool = False
@@ -52,10 +52,10 @@ class Console:
         """A fact that was just verified."""
         self._print(f"{_green('✓')} {text}\n")
 
-    def shell(self, command: str, *, timeout: float = 120, show: bool = True) -> str:
+    def shell(self, command: str, *, timeout: float = 120, show: bool = True, expect: int = 0) -> str:
         """Runs `command` with bash as it stands, shows it and its output, and returns its stdout.
 
-        Raises StepFailed where it exits non-zero or takes longer than `timeout` seconds.
+        Raises StepError where its exit code is not `expect` or it takes longer than `timeout` seconds.
         """
         if show:
             self._emit(f"$ {command}\n")
@@ -63,14 +63,14 @@ class Console:
         if show:
             self._emit(out)
             self._print(err)
-        if code != 0:
-            raise StepFailed(f"`{command}` left with exit code {code}:\n{out}{err}".rstrip())
+        if code != expect:
+            raise StepError(f"`{command}` left with exit code {code}, {expect} was expected:\n{out}{err}".rstrip())
         if show:
             self._emit("\n")
         return out
 
     def run(self, command: Sequence[str], *, timeout: float = 120) -> tuple[int, str, str]:
-        """Exit code, stdout and stderr of `command`; nothing is shown. Raises StepFailed at the timeout."""
+        """Exit code, stdout and stderr of `command`; nothing is shown. Raises StepError at the timeout."""
         env = {**os.environ, **self.environment}
         env["PATH"] = os.pathsep.join([*(str(part) for part in self.path), env.get("PATH", "")])
         try:
@@ -85,7 +85,7 @@ class Console:
                 check=False,
             )
         except subprocess.TimeoutExpired as expired:
-            raise StepFailed(f"`{' '.join(command)}` did not end within {timeout:.0f} s") from expired
+            raise StepError(f"`{' '.join(command)}` did not end within {timeout:.0f} s") from expired
         return done.returncode, done.stdout, done.stderr
 
     def _emit(self, text: str) -> None:

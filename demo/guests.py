@@ -132,7 +132,9 @@ def config_map(modules: Mapping[str, bytes]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `python -m demo.guests`."""
     parser = argparse.ArgumentParser(prog="python -m demo.guests", description="Build the example guests.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if examples/guests.yaml is not current")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail if examples/guests.yaml is not current"
+    )
     check: bool = parser.parse_args(arguments).check
     if check:
         with tempfile.TemporaryDirectory() as directory:

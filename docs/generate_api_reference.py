@@ -1,3 +1,4 @@
+# ruff: noqa: INP001  -- a program of its own, not a package
 """Writes docs/api.md from the CRDs in crds/manifests: every field, its type, default, allowed values and meaning.
 
 `python docs/generate_api_reference.py` writes; with `--check` it writes nothing and fails if the file is not current.
@@ -38,8 +39,8 @@ def _type_of(schema: Schema) -> str:
     kind: str = schema.get("type", "any")
     if kind == "array":
         return f"list of {_type_of(schema.get('items', {}))}"
-    if kind == "object" and "additionalProperties" in schema:
-        values: Schema = schema["additionalProperties"] if isinstance(schema["additionalProperties"], dict) else {}
+    if isinstance(schema.get("additionalProperties"), dict):
+        values: Schema = schema["additionalProperties"]
         return f"map to {_type_of(values)}"
     return str(schema.get("format", kind)) if kind == "integer" else kind
 
@@ -69,7 +70,10 @@ def _allowed(schema: Schema) -> Iterator[str]:
         yield "Keyed by " + ", ".join(f"`{key}`" for key in schema["x-kubernetes-list-map-keys"]) + "."
     elif schema.get("x-kubernetes-list-type") == "atomic":
         yield "Replaced as a whole."
-    for rule in (*schema.get("x-kubernetes-validations", ()), *(item.get("x-kubernetes-validations", ()) if item is not schema else ())):
+    for rule in (
+        *schema.get("x-kubernetes-validations", ()),
+        *(item.get("x-kubernetes-validations", ()) if item is not schema else ()),
+    ):
         if "message" in rule:
             message: str = rule["message"]
             yield f"*Rule:* {message.rstrip('.')}."
