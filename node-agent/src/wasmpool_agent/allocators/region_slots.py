@@ -1,0 +1,129 @@
+"""Slots in the region: what compact and guarded slots have in common."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+
+import wasmtime
+
+from wasmpool_agent import _native
+from wasmpool_agent.allocators.interface import Slot
+from wasmpool_agent.refusals import EngineRefusedError, ModuleRefusedError, NoFreeSlotError
+from wasmpool_agent.region import Region
+from wasmpool_agent.slots import SlotTable
+from wasmpool_agent.wasmtime_private import error_new_address, install_memory_creator
+from wasmpool_api.limits import WASM_PAGE_BYTES
+from wasmpool_api.wasm_workload import ModuleNeeds
+
+UNSUPPORTED_FEATURES = frozenset({"SharedMemory", "Memory64", "GC", "CustomPageSizes", "Exceptions", "StackSwitching"})
+"""Proposals whose memories no slot can hold, or that the engines of this agent have switched off."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreatorStats:
+    """Since the allocator was made. `refused`: memories; `deferred`: slots that were given back by a late store."""
+
+    memories: int
+    refused: int
+    grown: int
+    grow_refused: int
+    deferred: int
+
+
+class _Armed:
+    """Entered: this thread's next memories go into the slot."""
+
+    __slots__ = ("_creator", "_index")
+
+    def __init__(self, creator: _native.MemoryCreator, index: int) -> None:
+        self._creator = creator
+        self._index = index
+
+    def __enter__(self) -> None:
+        self._creator.arm(self._index)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._creator.disarm()
+
+
+def refuse_unless_it_fits(needs: ModuleNeeds, memories: int, memory_pages: int) -> None:
+    """Raises ModuleRefusedError with every reason why a slot of so many memories of so many pages can't hold it."""
+
+    def problems() -> Iterator[str]:
+        for feature in needs.features:
+            if feature in UNSUPPORTED_FEATURES:
+                yield f"the module needs {feature}, which this agent does not support"
+        if needs.memories > memories:
+            yield f"memories: the module needs {needs.memories}, a slot holds {memories}"
+        if needs.memory_pages > memory_pages:
+            yield f"memoryPages: the module needs {needs.memory_pages}, a slot's memory has {memory_pages}"
+
+    if found := tuple(problems()):
+        raise ModuleRefusedError(found)
+
+
+class RegionSlots:
+    """Takes slots from the table and puts memories into them. `memory_pages`: what one memory may grow to."""
+
+    def __init__(
+        self, region: Region, table: SlotTable, worker_id: int, *, memories: int, memory_pages: int, guarded: bool
+    ) -> None:
+        if memories < 1 or memory_pages < 1:
+            raise EngineRefusedError(
+                f"moduleLimits: memories is {memories} and memoryPages is {memory_pages}; a slot needs at least 1 of each"
+            )
+        shape = region.shape
+        self._region = region
+        self._table = table
+        self._worker_id = worker_id
+        self._memories = memories
+        self._memory_pages = memory_pages
+        try:
+            self._creator = _native.MemoryCreator(
+                region.native,
+                table.native,
+                worker=worker_id,
+                memories=memories,
+                area_bytes=shape.slot_bytes // memories,
+                memory_bytes=memory_pages * WASM_PAGE_BYTES,
+                page_bytes=shape.page_bytes,
+                guarded=guarded,
+                error_new=error_new_address(),
+            )
+        except OSError as error:
+            raise EngineRefusedError(
+                f"{table.slots} {'guarded' if guarded else 'compact'} slots of {memories} memories of {memory_pages} pages "
+                f"in a region of {shape.region_bytes} bytes: {error.strerror}"
+            ) from error
+
+    def validate_module(self, needs: ModuleNeeds) -> None:
+        """See InstanceAllocator."""
+        refuse_unless_it_fits(needs, self._memories, self._memory_pages)
+
+    def install(self, config: wasmtime.Config) -> None:
+        """See InstanceAllocator."""
+        install_memory_creator(config, self._creator)
+
+    def allocate(self, workload_id: int, module: int = 0) -> Slot:
+        """See InstanceAllocator."""
+        index = self._table.take(self._worker_id, workload_id, module)
+        if index is None:
+            raise NoFreeSlotError(self._table.counts())
+        return Slot(index, workload_id)
+
+    def initialize(self, slot: Slot) -> AbstractContextManager[None]:
+        """See InstanceAllocator."""
+        return _Armed(self._creator, slot.index)
+
+    def deallocate(self, slot: Slot) -> bool:
+        """See InstanceAllocator."""
+        return self._creator.finish(slot.index)
+
+    def live_memories(self, slot: Slot) -> int:
+        """How many memories live in the slot now."""
+        return self._creator.live(slot.index)
+
+    def stats(self) -> CreatorStats:
+        """What the creator has counted."""
+        return CreatorStats(*self._creator.stats())
