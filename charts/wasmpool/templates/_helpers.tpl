@@ -1,0 +1,35 @@
+{{/* Names are fixed: see the head of values.yaml. */}}
+{{- define "wasmpool.operator" -}}wasmpool-operator{{- end }}
+
+{{/* Who the operator is to the API server. */}}
+{{- define "wasmpool.operatorUser" -}}
+system:serviceaccount:{{ .Release.Namespace }}:{{ include "wasmpool.operator" . }}
+{{- end }}
+
+{{- define "wasmpool.selectorLabels" -}}
+app.kubernetes.io/name: wasmpool-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* Labels of every object. `component` is the operator's name or what the object is for. */}}
+{{- define "wasmpool.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/part-of: wasmpool
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{ include "wasmpool.selectorLabels" . }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* repository:tag or repository@digest; called with (list <image values> <chart>). */}}
+{{- define "wasmpool.image" -}}
+{{- $image := index . 0 -}}
+{{- $chart := index . 1 -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ $image.tag | default $chart.AppVersion }}
+{{- end -}}
+{{- end }}

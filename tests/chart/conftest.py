@@ -1,0 +1,92 @@
+"""Where the chart's tests get their programs and their API server from."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chart.kube import CHART, REPOSITORY, Helm, Kubectl, Object
+
+SYSTEM = "wasmpool-system"
+
+
+def program(name: str) -> Path:
+    """A program on PATH, beside the interpreter, or built by tests.cluster."""
+    found = shutil.which(name) or shutil.which(name, path=str(REPOSITORY / ".venv" / "bin"))
+    assert found, f"{name} is neither on PATH nor in .venv/bin"
+    return Path(found)
+
+
+@pytest.fixture(scope="session")
+def helm() -> Helm:
+    """Helm without a cluster."""
+    return Helm(program("helm"))
+
+
+@pytest.fixture(scope="session")
+def admin() -> Kubectl:
+    """kubectl as a cluster admin of a control plane without nodes."""
+    return Kubectl(program("kubectl"), Path(os.environ["WASMPOOL_TEST_KUBECONFIG"]))
+
+
+@pytest.fixture(scope="session")
+def cluster_helm(helm: Helm, admin: Kubectl) -> Helm:
+    """Helm as a cluster admin."""
+    return Helm(helm.program, admin.kubeconfig)
+
+
+@pytest.fixture
+def release(cluster_helm: Helm, admin: Kubectl) -> Iterator[Kubectl]:
+    """The chart, installed with its own values; taken away afterwards, the kinds too."""
+    cluster_helm("install", "wasmpool", CHART, "-n", SYSTEM, "--create-namespace").require()
+    try:
+        yield admin
+    finally:
+        cluster_helm("uninstall", "wasmpool", "-n", SYSTEM)
+        admin("delete", "crd", "-l", "app.kubernetes.io/part-of=wasmpool", "--wait=true").require()
+
+
+@pytest.fixture(scope="module")
+def installed(cluster_helm: Helm, admin: Kubectl) -> Iterator[Kubectl]:
+    """As `release`, for all tests of a file."""
+    cluster_helm("install", "wasmpool", CHART, "-n", SYSTEM, "--create-namespace").require()
+    try:
+        until_enforced(admin)
+        yield admin
+    finally:
+        cluster_helm("uninstall", "wasmpool", "-n", SYSTEM)
+        admin("delete", "crd", "-l", "app.kubernetes.io/part-of=wasmpool", "--wait=true").require()
+
+
+def until_enforced(admin: Kubectl, seconds: float = 30) -> None:
+    """Policies hold a moment after they are made: wait for the one that the least is needed for to refuse."""
+    deadline = time.monotonic() + seconds
+    while True:
+        probe = admin("create", "-f", "-", "--dry-run=server", stdin=pool("operator", SYSTEM))
+        if "is not allowed in namespace" in probe.err:
+            return
+        assert time.monotonic() < deadline, f"policies were not enforced within {seconds:.0f} s: {probe.err}{probe.out}"
+        time.sleep(0.2)
+
+
+def pool(name: str, namespace: str) -> Object:
+    """The smallest InstancePool."""
+    return {
+        "apiVersion": "wasmpool.dev/v1alpha1",
+        "kind": "InstancePool",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"instanceLimits": {"count": 4, "addressSpaceSize": "2Gi"}, "moduleLimits": {"memoryPages": 16}},
+    }
+
+
+def pool_node(pool_name: str, node: str, namespace: str) -> Object:
+    """The InstancePoolNode of a pool on a node."""
+    return {
+        "apiVersion": "wasmpool.dev/v1alpha1",
+        "kind": "InstancePoolNode",
+        "metadata": {"name": f"{pool_name}.{node}", "namespace": namespace},
+        "spec": {"poolName": pool_name, "nodeName": node, "nodeUID": f"uid-of-{node}", "poolGeneration": 1},
+    }

@@ -1,0 +1,388 @@
+"""What agents and the operator may write, asked of a real API server with real tokens.
+
+RBAC lets an agent write the status of all InstancePoolNodes of its namespace, and the operator write ConfigMaps,
+DaemonSets and RoleBindings anywhere. The chart's ValidatingAdmissionPolicies narrow both. Covered here:
+- an agent (a token bound to its pod, as the kubelet gets it) writes its own node's status, and no other one's;
+- the pool, the namespace, the pod and the spec are held as well; a token of no pod is nobody's;
+- people and the operator are not hindered by the agents' policy;
+- the operator writes what a wasmpool object controls, and neither other people's objects nor pods with privileges.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.chart.conftest import SYSTEM, pool, pool_node
+from tests.chart.kube import Answer, Kubectl, Object
+
+pytestmark = pytest.mark.cluster
+
+# Without a controller manager a deleted namespace stays for ever: each run takes its own.
+NAMESPACE = f"tenants-{uuid4().hex[:8]}"
+OTHERS = f"others-{uuid4().hex[:8]}"
+
+
+def agent_pod(pool_name: str, node: str, namespace: str) -> Object:
+    """A pod of the pool's DaemonSet on a node; without a kubelet it stays a wish, and its tokens are real."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"wasmpool-{pool_name}-{node}", "namespace": namespace},
+        "spec": {
+            "serviceAccountName": f"wasmpool-{pool_name}",
+            "nodeName": node,
+            "containers": [{"name": "agent", "image": "wasmpool.dev/agent:dev"}],
+        },
+    }
+
+
+def service_account(name: str, namespace: str) -> Object:
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
+
+
+def binding(name: str, namespace: str, role: str, account: str, account_namespace: str) -> Object:
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": name, "namespace": namespace},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": account_namespace}],
+    }
+
+
+class Agents:
+    """Two pools on two nodes, and the tokens of their agents."""
+
+    def __init__(self, admin: Kubectl) -> None:
+        self.admin = admin
+        self.pods: dict[tuple[str, str], Object] = {}
+        for namespace in (NAMESPACE, OTHERS):
+            admin("create", "namespace", namespace).require()
+        for pool_name in ("web", "batch"):
+            admin.create(service_account(f"wasmpool-{pool_name}", NAMESPACE))
+            for namespace in (NAMESPACE, OTHERS):
+                # In its own namespace as the operator would bind it; in the other one by somebody's mistake.
+                admin.create(
+                    binding(f"wasmpool-{pool_name}", namespace, "wasmpool-agent", f"wasmpool-{pool_name}", NAMESPACE)
+                )
+                for node in ("node-a", "node-b"):
+                    admin.create(pool_node(pool_name, node, namespace))
+            for node in ("node-a", "node-b"):
+                self.pods[pool_name, node] = admin.create(agent_pod(pool_name, node, NAMESPACE))
+
+    def agent(self, pool_name: str, node: str) -> Kubectl:
+        """kubectl with the token of the pool's agent on this node."""
+        token = self.admin.token_for(f"wasmpool-{pool_name}", NAMESPACE, self.pods[pool_name, node])
+        return self.admin.as_token(token)
+
+    def uid(self, pool_name: str, node: str) -> str:
+        uid: str = self.pods[pool_name, node]["metadata"]["uid"]
+        return uid
+
+    def remove(self) -> None:
+        for namespace in (NAMESPACE, OTHERS):
+            for kind in ("pods", "instancepoolnodes", "instancepools", "serviceaccounts", "rolebindings", "configmaps"):
+                self.admin("delete", kind, "--all", "-n", namespace, "--force", "--grace-period=0")
+
+
+@pytest.fixture(scope="module")
+def agents(installed: Kubectl) -> Any:
+    made = Agents(installed)
+    yield made
+    made.remove()
+
+
+def status(pod_uid: str | None = None) -> Mapping[str, Any]:
+    """A status that the schema takes."""
+    about_itself = {"podUID": pod_uid, "podName": "wasmpool-web-x", "version": "0.1.0", "wasmtimeVersion": "50.0.1"}
+    return {"observedGeneration": 1} | ({"agent": about_itself} if pod_uid else {})
+
+
+def write_status(writer: Kubectl, name: str, content: Mapping[str, Any], namespace: str = NAMESPACE) -> Answer:
+    """A merge patch of the status of one InstancePoolNode."""
+    patch = json.dumps({"status": content})
+    return writer(
+        "patch", "instancepoolnode", name, "-n", namespace, "--subresource=status", "--type=merge", "-p", patch
+    )
+
+
+def test_an_agent_writes_the_status_of_its_own_node(agents: Agents) -> None:
+    agent = agents.agent("web", "node-a")
+    write_status(agent, "web.node-a", status(agents.uid("web", "node-a"))).require()
+    stored = agents.admin.get("instancepoolnode", "web.node-a", "-n", NAMESPACE)
+    assert stored["status"]["agent"]["podUID"] == agents.uid("web", "node-a")
+
+
+def test_an_agent_may_apply_its_status_on_the_server(agents: Agents) -> None:
+    applied = {
+        "apiVersion": "wasmpool.dev/v1alpha1",
+        "kind": "InstancePoolNode",
+        "metadata": {"name": "web.node-a", "namespace": NAMESPACE},
+        "status": status(agents.uid("web", "node-a")),
+    }
+    agents.agent("web", "node-a")(
+        "apply", "--server-side", "--subresource=status", "--field-manager=wasmpool-agent", "--force-conflicts",
+        "-f", "-", stdin=applied,
+    ).require()  # fmt: skip
+
+
+def test_an_agent_does_not_write_the_status_of_another_node(agents: Agents) -> None:
+    answer = write_status(agents.agent("web", "node-a"), "web.node-b", status())
+    assert "InstancePoolNode is of node node-b, the token of node node-a" in answer.refusal()
+
+
+def test_an_agent_does_not_write_the_status_of_another_pool(agents: Agents) -> None:
+    answer = write_status(agents.agent("batch", "node-a"), "web.node-a", status())
+    refusal = answer.refusal()
+    assert "InstancePoolNode is of pool web" in refusal
+    assert "not by wasmpool-batch" in refusal
+
+
+def test_an_agent_does_not_write_in_another_namespace_even_if_somebody_bound_its_role_there(agents: Agents) -> None:
+    answer = write_status(agents.agent("web", "node-a"), "web.node-a", status(), namespace=OTHERS)
+    assert f"is in namespace {OTHERS}, the agent wasmpool-web in {NAMESPACE}" in answer.refusal()
+
+
+def test_an_agent_does_not_pose_as_another_pod(agents: Agents) -> None:
+    answer = write_status(agents.agent("web", "node-a"), "web.node-a", status(agents.uid("web", "node-b")))
+    refusal = answer.refusal()
+    assert f"status.agent.podUID is {agents.uid('web', 'node-b')}" in refusal
+    assert f"the token is of pod {agents.uid('web', 'node-a')}" in refusal
+
+
+def test_a_token_that_is_bound_to_no_pod_writes_nothing(agents: Agents) -> None:
+    unbound = agents.admin.as_token(agents.admin.token_for("wasmpool-web", NAMESPACE))
+    answer = write_status(unbound, "web.node-a", status())
+    assert "the token of no node (it is not bound to a pod)" in answer.refusal()
+
+
+def test_an_agent_does_not_write_a_spec_even_if_rbac_would_let_it(agents: Agents) -> None:
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": "too-generous"},
+        "rules": [{"apiGroups": ["wasmpool.dev"], "resources": ["instancepoolnodes"], "verbs": ["*"]}],
+    }
+    agents.admin.create(role)
+    try:
+        agents.admin.create(binding("too-generous", NAMESPACE, "too-generous", "wasmpool-web", NAMESPACE))
+        agent = agents.agent("web", "node-a")
+        patch = json.dumps({"spec": {"poolGeneration": 2}})
+        answer = agent("patch", "instancepoolnode", "web.node-a", "-n", NAMESPACE, "--type=merge", "-p", patch)
+        assert "an agent writes the status of an InstancePoolNode only" in answer.refusal()
+        answer = agent("create", "-f", "-", stdin=pool_node("web", "node-c", NAMESPACE))
+        assert "an agent writes the status of an InstancePoolNode only" in answer.refusal()
+    finally:
+        agents.admin("delete", "rolebinding", "too-generous", "-n", NAMESPACE).require()
+        agents.admin("delete", "clusterrole", "too-generous").require()
+
+
+def test_without_a_binding_of_the_role_rbac_refuses_first(agents: Agents) -> None:
+    agents.admin.create(service_account("wasmpool-unbound", NAMESPACE))
+    pod = agents.admin.create(agent_pod("unbound", "node-a", NAMESPACE))
+    agents.admin.create(pool_node("unbound", "node-a", NAMESPACE))
+    agent = agents.admin.as_token(agents.admin.token_for("wasmpool-unbound", NAMESPACE, pod))
+    refusal = write_status(agent, "unbound.node-a", status()).refusal()
+    assert 'cannot get resource "instancepoolnodes/status"' in refusal
+
+
+def test_a_cluster_admin_is_not_hindered(agents: Agents) -> None:
+    write_status(agents.admin, "batch.node-b", status("some-other-pod")).require()
+
+
+def test_a_service_account_that_is_not_named_as_an_agent_is_held_by_rbac_alone(agents: Agents) -> None:
+    agents.admin.create(service_account("migration", NAMESPACE))
+    agents.admin.create(binding("migration", NAMESPACE, "wasmpool-agent", "migration", NAMESPACE))
+    migration = agents.admin.as_token(agents.admin.token_for("migration", NAMESPACE))
+    write_status(migration, "batch.node-a", status()).require()
+
+
+def test_no_pool_in_the_operators_namespace_takes_the_operators_name(agents: Agents) -> None:
+    refusal = agents.admin("create", "-f", "-", stdin=pool("operator", SYSTEM)).refusal()
+    assert 'metadata.name "operator" is not allowed in namespace wasmpool-system' in refusal
+    assert "wasmpool-operator" in refusal
+    agents.admin.create(pool("operator", NAMESPACE))
+
+
+@pytest.fixture(scope="module")
+def operator(agents: Agents) -> Kubectl:
+    return agents.admin.as_token(agents.admin.token_for("wasmpool-operator", SYSTEM))
+
+
+@pytest.fixture(scope="module")
+def owner(agents: Agents) -> Object:
+    """The owner reference to a pool, as the operator writes it."""
+    made = agents.admin.create(pool("web", NAMESPACE))
+    return {
+        "apiVersion": made["apiVersion"],
+        "kind": made["kind"],
+        "name": "web",
+        "uid": made["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def config_map(name: str, **metadata: Any) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": NAMESPACE, **metadata},
+        "data": {"pool.yaml": "{}"},
+    }
+
+
+def daemon_set(
+    owner: Object, pod: Mapping[str, Any] | None = None, container: Mapping[str, Any] | None = None
+) -> Object:
+    """What the operator makes, changed in the given fields of its pod and container."""
+    labels = {"wasmpool.dev/pool": "web"}
+    hardened = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    spec = {
+        "serviceAccountName": "wasmpool-web",
+        "containers": [
+            {"name": "agent", "image": "wasmpool.dev/agent:dev", "securityContext": hardened, **(container or {})}
+        ],
+        **(pod or {}),
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": "wasmpool-web", "namespace": NAMESPACE, "ownerReferences": [owner]},
+        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": spec}},
+    }
+
+
+def test_the_operator_makes_changes_and_removes_what_a_pool_controls(operator: Kubectl, owner: Object) -> None:
+    made = config_map("wasmpool-web-0123456789", ownerReferences=[owner])
+    apply = ["apply", "--server-side", "--field-manager=wasmpool-operator", "-f", "-"]
+    operator(*apply, stdin=made).require()
+    made["data"]["more"] = "content"
+    operator(*apply, stdin=made).require()
+    operator("delete", "configmap", "wasmpool-web-0123456789", "-n", NAMESPACE).require()
+
+
+def test_the_operator_binds_its_agents_role_and_no_other(operator: Kubectl, owner: Object) -> None:
+    for role, allowed in (("wasmpool-agent", True), ("cluster-admin", False), ("wasmpool-module-reader", False)):
+        wanted = binding(f"bind-{role}", NAMESPACE, role, "wasmpool-web", NAMESPACE)
+        wanted["metadata"]["ownerReferences"] = [owner]
+        answer = operator("create", "-f", "-", stdin=wanted)
+        if allowed:
+            answer.require()
+        else:
+            assert "is attempting to grant RBAC permissions not currently held" in answer.refusal()
+
+
+def test_the_operator_makes_nothing_that_no_pool_controls(operator: Kubectl) -> None:
+    refusal = operator("create", "-f", "-", stdin=config_map("stray")).refusal()
+    assert f"configmaps {NAMESPACE}/stray names none" in refusal
+
+
+def test_the_operator_does_not_take_over_other_peoples_objects(
+    agents: Agents, operator: Kubectl, owner: Object
+) -> None:
+    agents.admin.create(config_map("coredns"))
+    taken = config_map("coredns", ownerReferences=[owner])
+    apply = ["apply", "--server-side", "--force-conflicts", "--field-manager=wasmpool-operator", "-f", "-"]
+    assert f"configmaps {NAMESPACE}/coredns was made by somebody else" in operator(*apply, stdin=taken).refusal()
+    refusal = operator("delete", "configmap", "coredns", "-n", NAMESPACE).refusal()
+    assert f"configmaps {NAMESPACE}/coredns was made by somebody else" in refusal
+
+
+def test_the_operator_takes_back_its_own_object_that_lost_its_owner(
+    agents: Agents, operator: Kubectl, owner: Object
+) -> None:
+    label = {"app.kubernetes.io/managed-by": "wasmpool-operator"}
+    agents.admin.create(config_map("orphan", labels=label))
+    apply = ["apply", "--server-side", "--force-conflicts", "--field-manager=wasmpool-operator", "-f", "-"]
+    operator(*apply, stdin=config_map("orphan", labels=label, ownerReferences=[owner])).require()
+
+
+def test_the_operator_deletes_agents_and_no_other_pods(agents: Agents, operator: Kubectl) -> None:
+    agents.admin.create(service_account("app", NAMESPACE))
+    theirs = agent_pod("app", "node-a", NAMESPACE)
+    theirs["spec"]["serviceAccountName"] = "app"
+    agents.admin.create(theirs)
+    refusal = operator("delete", "pod", "wasmpool-app-node-a", "-n", NAMESPACE, "--wait=false").refusal()
+    assert f"pods {NAMESPACE}/wasmpool-app-node-a was made by somebody else" in refusal
+    ours = agent_pod("web", "node-z", NAMESPACE)
+    ours["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "wasmpool-operator"}
+    agents.admin.create(ours)
+    operator("delete", "pod", "wasmpool-web-node-z", "-n", NAMESPACE, "--wait=false").require()
+
+
+def test_the_operator_makes_the_daemonset_of_a_pool(operator: Kubectl, owner: Object) -> None:
+    operator("create", "--dry-run=server", "-f", "-", stdin=daemon_set(owner)).require()
+
+
+@pytest.mark.parametrize(
+    ("pod", "container", "complaint"),
+    [
+        ({"hostNetwork": True}, {}, "agents share no namespace with their node"),
+        ({"hostPID": True}, {}, "agents share no namespace with their node"),
+        ({"volumes": [{"name": "root", "hostPath": {"path": "/"}}]}, {}, "agents mount nothing of their node"),
+        ({"serviceAccountName": "default"}, {}, "agents run as the service account that is named as their DaemonSet"),
+        ({}, {"securityContext": {"privileged": True}}, "agents have no privileges"),
+        ({}, {"securityContext": {}}, "agents have no privileges"),
+        (
+            {},
+            {
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN"]},
+                }
+            },
+            "agents have no privileges",
+        ),
+        (
+            {"initContainers": [{"name": "first", "image": "x", "securityContext": {"privileged": True}}]},
+            {},
+            "agents have no privileges",
+        ),
+    ],
+)
+def test_the_operator_gives_no_pod_power_over_its_node(
+    operator: Kubectl, owner: Object, pod: Mapping[str, Any], container: Mapping[str, Any], complaint: str
+) -> None:
+    answer = operator("create", "--dry-run=server", "-f", "-", stdin=daemon_set(owner, pod, container))
+    assert complaint in answer.refusal()
+
+
+@pytest.mark.parametrize("verb", ["get", "list", "watch", "create", "update", "patch", "delete"])
+@pytest.mark.parametrize("namespace", [SYSTEM, NAMESPACE])
+def test_the_operator_has_no_access_to_secrets(operator: Kubectl, verb: str, namespace: str) -> None:
+    assert operator("auth", "can-i", verb, "secrets", "-n", namespace).out.strip() == "no"
+
+
+def test_the_operator_does_not_write_the_status_of_agents(operator: Kubectl) -> None:
+    for verb in ("patch", "update"):
+        question = ["auth", "can-i", verb, "instancepoolnodes.wasmpool.dev", "--subresource=status", "-n", NAMESPACE]
+        assert operator(*question).out.strip() == "no"
+
+
+def test_an_agent_reads_what_it_needs_in_its_own_namespace_only(agents: Agents) -> None:
+    agent = agents.agent("web", "node-a")
+    can = ["auth", "can-i"]
+    for question in (
+        ("get", "configmaps"),
+        ("get", "controllerrevisions.apps"),
+        ("watch", "instancepoolnodes.wasmpool.dev"),
+    ):
+        assert agent(*can, *question, "-n", NAMESPACE).out.strip() == "yes"
+        assert agent(*can, *question, "-n", SYSTEM).out.strip() == "no"
+    for question in (
+        ("list", "configmaps"),
+        ("get", "secrets"),
+        ("get", "pods"),
+        ("create", "pods"),
+        ("update", "nodes"),
+    ):
+        assert agent(*can, *question, "-n", NAMESPACE).out.strip() == "no"
