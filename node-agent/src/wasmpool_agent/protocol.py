@@ -278,7 +278,7 @@ class Channel(Generic[Out, In]):
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self._sock, lambda: ready.done() or ready.set_result(None))
+        loop.add_reader(self._sock, _resolve, ready)
         try:
             await ready
         finally:
@@ -336,6 +336,11 @@ def worker_channel(sock: socket.socket) -> WorkerChannel:
 def socket_pair() -> tuple[socket.socket, socket.socket]:
     """The supervisor's end and the worker's, neither inheritable; pass the second by number (`pass_fds`)."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def _resolve(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _close_all(fds: tuple[int, ...]) -> None:
