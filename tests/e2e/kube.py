@@ -101,7 +101,7 @@ class Kube:
 def condition(found: Object, type_: str) -> Object:
     """The condition of that type, or {}."""
     conditions: list[Object] = found.get("status", {}).get("conditions", [])
-    return next((one for one in conditions if one["type"] == type_), {})
+    return next((one for one in conditions if one["type"] == type_), Object())
 
 
 def pool(name: str, namespace: str, *, count: int, memory_pages: int = 32, **spec: object) -> Object:

@@ -41,7 +41,7 @@ def _agent_processes() -> list[dict[str, str]]:
         except (FileNotFoundError, ProcessLookupError):
             continue
         if "wasmpool_agent" in command or "wasmpool-agent serve" in command:
-            fields = dict(line.partition(":\t")[::2] for line in status.splitlines())
+            fields = {name: value for name, _, value in (line.partition(":\t") for line in status.splitlines())}
             found.append(fields | {"command": command})
     return found
 

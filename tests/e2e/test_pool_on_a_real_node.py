@@ -79,7 +79,7 @@ def test_pool_larger_than_the_node_says_both_numbers_while_its_pod_is_pending(
 def test_impossible_limits_are_refused_by_the_api_server(
     kube: Kube, namespace: str, spec: dict[str, Object], field: str
 ) -> None:
+    manifest = pool("impossible", namespace, count=4)
+    manifest["spec"] |= spec
     with pytest.raises(KubectlError, match=field):
-        manifest = pool("impossible", namespace, count=4)
-        manifest["spec"] |= spec
         kube.apply(manifest)

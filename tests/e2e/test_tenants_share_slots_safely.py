@@ -1,7 +1,7 @@
 """Two tenants of one slot: what one left there, the next never sees.
 
-Covers: a pool with a single slot, open to all namespaces; a guest that fills its whole memory and ends by itself, by a trap,
-or by its deadline; the next tenant's guest, which reads its whole memory before it writes any.
+Covers: a pool with a single slot, open to all namespaces; a guest that fills its whole memory and ends by itself, by a
+trap, or by its deadline; the next tenant's guest, which reads its whole memory before it writes any.
 """
 
 import base64
