@@ -69,7 +69,8 @@ static int execute(PyObject *module) {
     module_state *state = PyModule_GetState(module);
     state->region = add_type(module, &region_spec);
     state->slot_table = state->region == NULL ? NULL : add_type(module, &slot_table_spec);
-    PyTypeObject *creator = state->slot_table == NULL ? NULL : add_type(module, &memory_creator_spec);
+    state->placement = state->slot_table == NULL ? NULL : add_type(module, &placement_spec);
+    PyTypeObject *creator = state->placement == NULL ? NULL : add_type(module, &memory_creator_spec);
     if (creator == NULL)
         return -1;
     Py_DECREF(creator); /* the module's dictionary holds it */
@@ -84,6 +85,7 @@ static int traverse(PyObject *module, visitproc visit, void *arg) {
     module_state *state = PyModule_GetState(module);
     Py_VISIT(state->region);
     Py_VISIT(state->slot_table);
+    Py_VISIT(state->placement);
     return 0;
 }
 
@@ -91,6 +93,7 @@ static int clear(PyObject *module) {
     module_state *state = PyModule_GetState(module);
     Py_CLEAR(state->region);
     Py_CLEAR(state->slot_table);
+    Py_CLEAR(state->placement);
     return 0;
 }
 

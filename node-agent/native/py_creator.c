@@ -62,22 +62,69 @@ static PyObject *callbacks(PyObject *self, PyObject *unused) {
                          (unsigned long long)(uintptr_t)creator_finalize);
 }
 
-static PyObject *arm(PyObject *self, PyObject *slot) {
+/* What `with creator.placement(slot):` enters: arms the slot on this thread, and disarms it. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *creator;
+    uint32_t slot;
+} PlacementObject;
+
+static PyObject *placement(PyObject *self, PyObject *slot) {
+    module_state *state = PyType_GetModuleState(Py_TYPE(self));
     uint32_t index;
     if (!to_u32(slot, &index))
         return NULL;
-    int error = creator_arm(creator_of(self), index);
+    PlacementObject *made = PyObject_New(PlacementObject, state->placement);
+    if (made == NULL)
+        return NULL;
+    made->creator = Py_NewRef(self);
+    made->slot = index;
+    return (PyObject *)made;
+}
+
+static void placement_dealloc(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    Py_DECREF(((PlacementObject *)self)->creator);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *placement_enter(PyObject *self, PyObject *unused) {
+    (void)unused;
+    PlacementObject *entered = (PlacementObject *)self;
+    int error = creator_arm(creator_of(entered->creator), entered->slot);
     if (error != 0)
         return os_error(error);
     Py_RETURN_NONE;
 }
 
-static PyObject *disarm(PyObject *self, PyObject *unused) {
+static PyObject *placement_exit(PyObject *self, PyObject *const *args, Py_ssize_t count) {
     (void)self;
-    (void)unused;
+    (void)args;
+    (void)count;
     creator_disarm();
     Py_RETURN_NONE;
 }
+
+static PyMethodDef placement_methods[] = {
+    {"__enter__", placement_enter, METH_NOARGS, NULL},
+    {"__exit__", (PyCFunction)(void (*)(void))placement_exit, METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot placement_slots[] = {
+    {Py_tp_dealloc, placement_dealloc},
+    {Py_tp_methods, placement_methods},
+    {Py_tp_doc, "Entered: this thread's next memories go into the slot."},
+    {0, NULL},
+};
+
+PyType_Spec placement_spec = {
+    .name = "wasmpool_agent._native.Placement",
+    .basicsize = sizeof(PlacementObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = placement_slots,
+};
 
 static PyObject *finish(PyObject *self, PyObject *slot) {
     uint32_t index;
@@ -109,8 +156,8 @@ static PyMethodDef methods[] = {
     {"callbacks", callbacks, METH_NOARGS,
      PyDoc_STR("callbacks(): (env, new_memory, finalizer) as addresses. Each call makes an owner that only the "
                "finalizer ends: install it in exactly one configuration.")},
-    {"arm", arm, METH_O, PyDoc_STR("arm(slot): this thread's next memories go there, until disarm()")},
-    {"disarm", disarm, METH_NOARGS, PyDoc_STR("disarm()")},
+    {"placement", placement, METH_O,
+     PyDoc_STR("placement(slot): a context manager; inside, this thread's next memories go there")},
     {"finish", finish, METH_O,
      PyDoc_STR("finish(slot): gives it back; False if its last memory's finalizer will do it")},
     {"live", live, METH_O, PyDoc_STR("live(slot): how many memories live in it")},

@@ -12,11 +12,12 @@
 #include "mapping.h"
 #include "slot_table.h"
 
-extern PyType_Spec region_spec, slot_table_spec, memory_creator_spec;
+extern PyType_Spec region_spec, slot_table_spec, memory_creator_spec, placement_spec;
 
 typedef struct {
     PyTypeObject *region;
     PyTypeObject *slot_table;
+    PyTypeObject *placement;
 } module_state;
 
 extern struct PyModuleDef native_module;

@@ -1,15 +1,17 @@
 """Engine configurations: the features that guests may use, with the allocator's tunables on top.
 
 A bad configuration does not raise: it aborts the process in which the Engine is made. So limits are checked before, by
-the allocators, and `probe` makes each configuration once in a child before a worker uses it (that child is this module).
+the allocators, and `probe` makes each configuration once in a child, which is this module, before a worker uses it.
 """
 
 import sys
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from typing import Final
 
 import msgspec
 import wasmtime
+from wasmpool_api.region import region_shape
 
 from wasmpool_agent.allocators import (
     AllocatorKind,
@@ -24,7 +26,6 @@ from wasmpool_agent.slots import SlotTable
 from wasmpool_agent.wasmtime_private import Tunables, apply_tunables, disable_concurrency
 from wasmpool_api.codec import decode
 from wasmpool_api.instance_pool import Backing, InstancePoolSpec
-from wasmpool_api.region import region_shape
 
 DEFAULT_TUNABLES: Final = Tunables(
     memory_reservation=4 * 1024**3,
@@ -50,7 +51,7 @@ _FEATURES: Final = {
     "wasm_threads": False,
     "wasm_wide_arithmetic": False,
 }
-"""Without GC there is no heap that would take a slot unasked. Traps by signals keep Spectre masking of bounds checks."""
+"""Without GC no heap takes a slot unasked. Traps by signals keep the Spectre masking of bounds checks."""
 
 
 def _config(tunables: Tunables) -> wasmtime.Config:
@@ -65,7 +66,7 @@ def _config(tunables: Tunables) -> wasmtime.Config:
 
 
 def engine_config(allocator: InstanceAllocator) -> wasmtime.Config:
-    """For a worker's engine. Make the Engine once: a second one would put memories of two engines into one slot table."""
+    """For the engine of the worker that the allocator was made for."""
     config = _config(allocator.adjust_tunables(DEFAULT_TUNABLES))
     allocator.install(config)
     return config
@@ -81,10 +82,11 @@ def settings_key(spec: InstancePoolSpec, backing: Backing | None = None) -> str:
     tunables = tunables_for(allocator_kind(spec, backing), DEFAULT_TUNABLES)
     settings = {**_FEATURES, **asdict(tunables)}
     text = ",".join(f"{name}={int(value)}" for name, value in sorted(settings.items()))
-    return f"wasmtime={wasmtime.__version__},{text}"
+    return f"wasmtime={version('wasmtime')},{text}"
 
 
-_PROBE = '(module (memory (export "m") 1) (data (i32.const 16) "probe") (func (export "run") (drop (memory.grow (i32.const 0)))))'
+_PROBE = """(module (memory (export "m") 1) (data (i32.const 16) "probe")
+  (func (export "run") (drop (memory.grow (i32.const 0)))))"""
 _EMPTY = '(module (func (export "run")))'
 
 

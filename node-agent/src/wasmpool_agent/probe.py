@@ -26,9 +26,7 @@ def _reason(status: int, stderr: str) -> str:
     return text or f"the probe ended with status {status} and said nothing"
 
 
-async def probe_engine(
-    spec: InstancePoolSpec, backing: Backing | None = None, *, timeout_seconds: float = 60
-) -> None:
+async def probe_engine(spec: InstancePoolSpec, backing: Backing | None = None, *, timeout_seconds: float = 60) -> None:
     """Makes the pool's engine, and runs a guest in it, in a child. Raises EngineRefusedError with the reason.
 
     `backing`: the region's, where it is not what the spec asks for.

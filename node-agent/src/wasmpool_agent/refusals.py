@@ -1,9 +1,9 @@
-"""What the allocation layer refuses, as exceptions that carry their data. Imports no Wasmtime, so anybody may catch them.
+"""What the allocation layer refuses, as exceptions that carry their data. Imports no Wasmtime: anybody may catch them.
 
-    Exception
-    +-- EngineRefusedError    no engine can be made with these settings
-    +-- ModuleRefusedError    the module can never run in such slots
-    +-- NoFreeSlotError       not now
+Exception
++-- EngineRefusedError    no engine can be made with these settings
++-- ModuleRefusedError    the module can never run in such slots
++-- NoFreeSlotError       not now
 """
 
 from wasmpool_agent.slots import SlotCounts
@@ -14,7 +14,7 @@ class EngineRefusedError(Exception):
 
 
 class ModuleRefusedError(Exception):
-    """The module can never run in this allocator's slots, whatever the module limits say. `problems`: one sentence each."""
+    """The module can never run in such slots, whatever the module limits say. `problems`: one sentence each."""
 
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__("; ".join(problems))

@@ -11,10 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from wasmpool_api.region import RegionShape
+
 from wasmpool_agent import _native
 from wasmpool_api.instance_pool import Backing
 from wasmpool_api.reasons import RegionReason
-from wasmpool_api.region import RegionShape
 
 _POPULATE_STEP_BYTES: Final = 64 * 1024**2
 _HUGE_PAGES: Final = Path("/sys/kernel/mm/hugepages")
@@ -113,7 +114,9 @@ class Region:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -142,7 +145,9 @@ def _refusal(shape: RegionShape, error: OSError) -> ReserveError:
         )
     pages = f"pages of {shape.page_bytes // 1024**2} MiB"
     pool = _HUGE_PAGES / f"hugepages-{shape.page_bytes // 1024}kB"
-    total, free, more = (_read_int(pool / name) for name in ("nr_hugepages", "free_hugepages", "nr_overcommit_hugepages"))
+    total, unused, promised, more = (
+        _read_int(pool / f"{name}_hugepages") for name in ("nr", "free", "resv", "nr_overcommit")
+    )
     if error.errno in {errno.ENODEV, errno.ENOSYS, errno.EINVAL} or not (total or more):
         return ReserveError(
             RegionReason.HUGE_PAGES_NOT_CONFIGURED,
@@ -154,7 +159,8 @@ def _refusal(shape: RegionShape, error: OSError) -> ReserveError:
         limited = f"; this pod may have {limit}" if limit is not None and limit < wanted else ""
         return ReserveError(
             RegionReason.INSUFFICIENT_HUGE_PAGES,
-            f"allocation.backing {shape.backing}: {wanted} {pages} are wanted, {free} of the node's {total} are free{limited}",
+            f"allocation.backing {shape.backing}: {wanted} {pages} are wanted, "
+            f"{(unused or 0) - (promised or 0)} of the node's {total} are free{limited}",
         )
     return ReserveError(
         RegionReason.RESERVE_FAILED,

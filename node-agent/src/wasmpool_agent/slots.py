@@ -96,18 +96,18 @@ class SlotTable:
         return self.native.slots
 
     def take(self, worker_id: int, workload_id: int, module: int = 0) -> int | None:
-        """A slot for the worker, or None if none is free. `module` matters to ModuleAffinity: equal is the same module."""
+        """A slot for the worker, or None if none is free. `module`: equal numbers are the same, for ModuleAffinity."""
         taken = self.native.take(worker_id, workload_id, module, self._strategy)
         return None if taken is None else taken[0]
 
     def release(self, index: int, worker_id: int | None = None) -> None:
-        """Gives a slot back after its wipe. Without a wipe it becomes UNKNOWN. PermissionError if nobody (or another) holds it."""
+        """Gives a slot back after its wipe; without one it is UNKNOWN. PermissionError: the worker holds it not."""
         if worker_id is None:
             worker_id = self.record(index).worker
         self.native.release(index, worker_id)
 
     def quarantine(self, index: int) -> None:
-        """Takes the slot out of use for as long as the table lives. Its holder, if any, may go on, and releases into nothing."""
+        """Takes the slot out of use for as long as the table lives. Its holder, if any, may go on to its end."""
         self.native.quarantine(index)
 
     def counts(self) -> SlotCounts:
@@ -142,5 +142,7 @@ class SlotTable:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

@@ -16,7 +16,7 @@ from wasmpool_agent import _native
 
 @dataclass(frozen=True, slots=True)
 class Tunables:
-    """What decides how memory accesses are compiled (the RFC's word). Bytes. Code runs only where all of it is equal."""
+    """What decides how memory accesses are compiled (the RFC's word). Bytes. Code runs only where all are equal."""
 
     memory_reservation: int
     memory_guard_size: int
@@ -61,7 +61,7 @@ def apply_tunables(config: wasmtime.Config, tunables: Tunables) -> None:
 
 
 def disable_concurrency(config: wasmtime.Config) -> None:
-    """Without it, each store holds what component-model concurrency would need; on its own it costs a third more per call."""
+    """Leaves out what only component-model concurrency needs, in every store and call."""
     bindings.wasmtime_config_concurrency_support_set(config.ptr(), False)
 
 

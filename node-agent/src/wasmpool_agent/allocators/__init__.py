@@ -6,8 +6,8 @@ from wasmpool_agent.allocators.base_pages import BasePagesAllocator, base_pages_
 from wasmpool_agent.allocators.compact import CompactAllocator, compact_tunables
 from wasmpool_agent.allocators.guarded import GuardedAllocator, guarded_tunables
 from wasmpool_agent.allocators.interface import InstanceAllocator, Slot
-from wasmpool_agent.refusals import EngineRefusedError, ModuleRefusedError, NoFreeSlotError
 from wasmpool_agent.allocators.on_demand import OnDemandAllocator, on_demand_tunables
+from wasmpool_agent.refusals import EngineRefusedError, ModuleRefusedError, NoFreeSlotError
 from wasmpool_agent.region import Region
 from wasmpool_agent.slots import SlotTable
 from wasmpool_agent.wasmtime_private import Tunables
@@ -68,7 +68,8 @@ def allocator_for(spec: InstancePoolSpec, region: Region, table: SlotTable, work
         return OnDemandAllocator(table, worker_id, memories=memories, memory_pages=limits.memory_pages)
     if table.slots * region.shape.slot_bytes > region.shape.region_bytes:
         raise EngineRefusedError(
-            f"{table.slots} slots of {region.shape.slot_bytes} bytes are more than the region's {region.shape.region_bytes}"
+            f"{table.slots} slots of {region.shape.slot_bytes} bytes are more than the region's "
+            f"{region.shape.region_bytes} bytes"
         )
     memories = limits.memories
     make = GuardedAllocator if kind is AllocatorKind.GUARDED else CompactAllocator

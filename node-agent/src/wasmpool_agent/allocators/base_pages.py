@@ -60,18 +60,20 @@ def pooling_options(slots: int, module: ModuleLimits, component: ComponentLimits
     address_space = slots * memories_per_slot * (_RESERVATION_BYTES + _GUARD_BYTES)
     if address_space > room.address_space:
         raise EngineRefusedError(
-            f"instanceLimits.count {slots} with {memories_per_slot} memories each takes {address_space} bytes of address "
-            f"space, {room.address_space} are to be had"
+            f"instanceLimits.count {slots} with {memories_per_slot} memories each takes {address_space} bytes "
+            f"of address space, {room.address_space} are to be had"
         )
     mappings = slots * _MAPPINGS_PER_SLOT + _MAPPINGS_FOR_THE_REST
     if mappings > room.mappings:
         allowed = max(0, (room.mappings - _MAPPINGS_FOR_THE_REST) // _MAPPINGS_PER_SLOT)
         raise EngineRefusedError(
-            f"instanceLimits.count {slots} on base pages may take {mappings} mappings, vm.max_map_count is {room.mappings}: "
-            f"at most {allowed} slots"
+            f"instanceLimits.count {slots} on base pages may take {mappings} mappings, "
+            f"vm.max_map_count is {room.mappings}: at most {allowed} slots"
         )
     if not 0 <= module.memory_pages <= MAX_MEMORY_PAGES:
-        raise EngineRefusedError(f"moduleLimits.memoryPages is {module.memory_pages}, 0 to {MAX_MEMORY_PAGES} is allowed")
+        raise EngineRefusedError(
+            f"moduleLimits.memoryPages is {module.memory_pages}, 0 to {MAX_MEMORY_PAGES} is allowed"
+        )
     return PoolingOptions(
         core_instances=slots * max(1, component.core_instances),
         component_instances=slots,

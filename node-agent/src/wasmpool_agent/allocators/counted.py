@@ -3,8 +3,8 @@
 from contextlib import AbstractContextManager, nullcontext
 
 from wasmpool_agent.allocators.interface import Slot
-from wasmpool_agent.refusals import NoFreeSlotError
 from wasmpool_agent.allocators.region_slots import refuse_unless_it_fits
+from wasmpool_agent.refusals import NoFreeSlotError
 from wasmpool_agent.slots import SlotTable
 from wasmpool_api.wasm_workload import ModuleNeeds
 

@@ -6,14 +6,14 @@ grow. Growth is described, with a picture, in native/creator.h.
 """
 
 from wasmpool_agent import _native
-from wasmpool_agent.refusals import EngineRefusedError
 from wasmpool_agent.allocators.region_slots import RegionSlots
+from wasmpool_agent.refusals import EngineRefusedError
 from wasmpool_agent.region import Region
 from wasmpool_agent.slots import SlotTable
 from wasmpool_agent.wasmtime_private import Tunables
 
 _LARGEST_ARENA_BYTES = 85 * 1024**4
-"""Below a position-independent program lie two thirds of 128 TiB in one piece: 21,727 slots were had, 21,728 were not."""
+"""Two thirds of 128 TiB lie in one piece below a position-independent program: 21,727 slots were had, not 21,728."""
 
 
 def guarded_tunables(_tunables: Tunables) -> Tunables:

@@ -17,17 +17,16 @@ around later ones, for another guest may be instantiated between them.
 """
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 import wasmtime
 
 from wasmpool_agent.wasmtime_private import Tunables
 from wasmpool_api.wasm_workload import ModuleNeeds
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(msgspec.Struct, frozen=True, gc=False):
     """A slot that an instance holds, from allocate to deallocate. `index`: which of the region's."""
 
     index: int
@@ -48,8 +47,8 @@ class InstanceAllocator(Protocol):
     def adjust_tunables(self, tunables: Tunables) -> Tunables:
         """The settings that compiled code must have to run in this allocator's memory.
 
-        Promises: with them, an access beyond the end of a memory traps, at every byte. Pure; the same for all workers of
-        a pool, so code is compiled once.
+        Promises: with them, an access beyond the end of a memory traps, at every byte. Pure; the same for all workers
+        of a pool, so code is compiled once.
         """
         ...
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
 
 import wasmtime
 
@@ -31,22 +30,6 @@ class CreatorStats:
     deferred: int
 
 
-class _Armed:
-    """Entered: this thread's next memories go into the slot."""
-
-    __slots__ = ("_creator", "_index")
-
-    def __init__(self, creator: _native.MemoryCreator, index: int) -> None:
-        self._creator = creator
-        self._index = index
-
-    def __enter__(self) -> None:
-        self._creator.arm(self._index)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._creator.disarm()
-
-
 def refuse_unless_it_fits(needs: ModuleNeeds, memories: int, memory_pages: int) -> None:
     """Raises ModuleRefusedError with every reason why a slot of so many memories of so many pages can't hold it."""
 
@@ -71,7 +54,7 @@ class RegionSlots:
     ) -> None:
         if memories < 1 or memory_pages < 1:
             raise EngineRefusedError(
-                f"moduleLimits: memories is {memories} and memoryPages is {memory_pages}; a slot needs at least 1 of each"
+                f"moduleLimits: memories {memories}, memoryPages {memory_pages}: a slot needs 1 or more of each"
             )
         shape = region.shape
         self._region = region
@@ -93,8 +76,8 @@ class RegionSlots:
             )
         except OSError as error:
             raise EngineRefusedError(
-                f"{table.slots} {'guarded' if guarded else 'compact'} slots of {memories} memories of {memory_pages} pages "
-                f"in a region of {shape.region_bytes} bytes: {error.strerror}"
+                f"{table.slots} {'guarded' if guarded else 'compact'} slots of {memories} memories "
+                f"of {memory_pages} pages in a region of {shape.region_bytes} bytes: {error.strerror}"
             ) from error
 
     def validate_module(self, needs: ModuleNeeds) -> None:
@@ -114,7 +97,7 @@ class RegionSlots:
 
     def initialize(self, slot: Slot) -> AbstractContextManager[None]:
         """See InstanceAllocator."""
-        return _Armed(self._creator, slot.index)
+        return self._creator.placement(slot.index)
 
     def deallocate(self, slot: Slot) -> bool:
         """See InstanceAllocator."""
