@@ -74,3 +74,29 @@ class Outcome(StrEnum):
 
 
 PERMANENT: frozenset[str] = frozenset(Refusal)
+
+
+class PoolReason(StrEnum):
+    """What a pool's conditions say, beside its nodes' own reasons."""
+
+    ALL_NODES_READY = "AllNodesReady"
+    ENOUGH_NODES_READY = "EnoughNodesReady"
+    NODES_NOT_READY = "NodesNotReady"
+    NO_NODES = "NoNodes"
+    UP_TO_DATE = "UpToDate"
+    WAITING_FOR_NODES = "WaitingForNodes"
+    REPLACING_AGENTS = "ReplacingAgents"
+    NOT_STALLED = "NotStalled"
+    SPEC_INVALID = "SpecInvalid"
+    NAME_TAKEN = "NameTaken"
+    WRITE_REFUSED = "WriteRefused"
+    DELETING = "Deleting"
+
+
+class RolloutReason(StrEnum):
+    """How far a workload is from what its spec asks for."""
+
+    UP_TO_DATE = "UpToDate"
+    ROLLING_OUT = "RollingOut"
+    SCALED_TO_ZERO = "ScaledToZero"
+    NOT_STALLED = "NotStalled"

@@ -1,0 +1,93 @@
+"""Reconciles one pool: observe, plan, apply, publish."""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from wasmpool_api.meta import agent_name
+from wasmpool_api.reasons import PoolReason
+from wasmpool_operator.actions import Step
+from wasmpool_operator.apply import Applier
+from wasmpool_operator.cache import Cache
+from wasmpool_operator.metrics import Metrics
+from wasmpool_operator.plan import Plan, plan, status_action
+from wasmpool_operator.pool.manifests import AgentSettings
+from wasmpool_operator.pool.observe import Memory, observe
+from wasmpool_operator.pool.plan import Problem
+from wasmpool_operator.ports import Cluster, Conflict, Refused
+from wasmpool_operator.resources import DAEMON_SETS, ROLE_BINDINGS, SERVICE_ACCOUNTS
+from wasmpool_operator.views import PoolKey
+
+CONFLICT_RETRY_SECONDS = 0.2
+
+_log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Owns what is remembered of each pool. `clock` gives the time in UTC."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        cache: Cache,
+        settings: AgentSettings,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._cluster = cluster
+        self._cache = cache
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._applier = Applier(cluster, cache)
+        self._memories: dict[PoolKey, Memory] = {}
+
+    async def reconcile(self, key: PoolKey) -> float | None:
+        """Seconds after which the pool wants to be looked at again, or None. Raises ClusterError for a later retry."""
+        memory = self._memories.setdefault(key, Memory())
+        with self._metrics.reconciling("InstancePool"):
+            try:
+                return await self._reconcile(key, memory)
+            except Conflict as conflict:
+                _log.info("pool %s: planning again: %s", key, conflict)
+                return CONFLICT_RETRY_SECONDS
+
+    async def _reconcile(self, key: PoolKey, memory: Memory) -> float | None:
+        await self._look_up_names(key, memory)
+        observed = observe(self._cache, memory, key, self._clock())
+        found = plan(observed, self._settings)
+        memory.drain_since = {name: memory.drain_since.get(name, observed.now) for name in found.draining}
+        try:
+            wrote = await self._applier.apply(found.steps, memory)
+        except Refused as error:
+            problem = Problem(PoolReason.WRITE_REFUSED, str(error))
+            await self._publish(key, plan(observed, self._settings, write_refused=problem), memory)
+            raise
+        await self._publish(key, found, memory)
+        if observed.pool is None:
+            del self._memories[key]
+        # What was written may allow the next thing; its echo on the watch is no news to the cache and won't come here.
+        return 0.0 if wrote else found.recheck_seconds
+
+    async def _publish(self, key: PoolKey, found: Plan, memory: Memory) -> None:
+        pool = self._cache.pools.get(key.namespace, key.name)
+        if pool is None or found.status is None:
+            self._metrics.forget_pool(key)
+            return
+        self._metrics.pool(key, found.status)
+        action = status_action(pool, found.status)
+        if action is not None:
+            await self._applier.apply((Step("pool status", (action,)),), memory)
+
+    async def _look_up_names(self, key: PoolKey, memory: Memory) -> None:
+        """Reads what may stand in the way of the pool's children: others' objects don't carry our label."""
+        if self._cache.pools.get(key.namespace, key.name) is None:
+            return
+        name = agent_name(key.name)
+        for resource in (SERVICE_ACCOUNTS, ROLE_BINDINGS, DAEMON_SETS):
+            table = self._cache.tables()[resource]
+            if (resource, name) in memory.sent or table.get(key.namespace, name) is not None:
+                continue
+            found = await self._cluster.get(resource, key.namespace, name)
+            if found is not None:
+                table.put(found)

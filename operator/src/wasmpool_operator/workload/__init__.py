@@ -1,0 +1,1 @@
+"""WasmWorkloads: inspection, verdict, reservation of slots, and their status."""

@@ -1,0 +1,289 @@
+"""All workloads of one pool: assessed, placed, and written down. Pure: a snapshot in, actions out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from wasmpool_api.instance_pool import InstancePool, PoolWorkloads
+from wasmpool_api.instance_pool_node import InstancePoolNode
+from wasmpool_api.placement import PATIENCE_SECONDS, Claim, NamespaceLimit, Node, NodeState, Placement, Request, place
+from wasmpool_api.reasons import Waiting
+from wasmpool_operator.actions import Action
+from wasmpool_operator.pool.members import Member
+from wasmpool_operator.pool.observe import Observed
+from wasmpool_operator.workload import revisions, tenancy
+from wasmpool_operator.workload.assess import Assessment, assess
+from wasmpool_operator.workload.assignments import Sheets, inspection_node, patches
+from wasmpool_operator.workload.completions import Completions, completions_of, deal
+from wasmpool_operator.workload.demand import completion_requests, service_requests
+from wasmpool_operator.workload.reports import Index, index_of
+from wasmpool_operator.workload.status import Standing, count_of, status_action
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadPlan:
+    """What to do about a pool's workloads.
+
+    `records`: statuses that must be written before any assignment changes, because an assignment's end makes an agent
+    forget what they remember. `moving` and `pinned`: see `pool.plan.replacement_deletions`.
+    """
+
+    revisions: Sequence[Action] = ()
+    records: Sequence[Action] = ()
+    assignments: Sequence[Action] = ()
+    statuses: Sequence[Action] = ()
+    garbage: Sequence[Action] = ()
+    counts: PoolWorkloads = field(default_factory=lambda: PoolWorkloads(admitted=0, waiting=0, refused=0))
+    moving: frozenset[str] = frozenset()
+    pinned: frozenset[str] = frozenset()
+    recheck_seconds: float | None = None
+
+
+def plan_workloads(
+    observed: Observed,
+    members: Sequence[Member],
+    *,
+    replacing: frozenset[str] = frozenset(),
+    gone_nodes: frozenset[str] = frozenset(),
+) -> WorkloadPlan:
+    """`replacing`: nodes whose agent is about to be replaced. `gone_nodes`: InstancePoolNodes that are about to go."""
+    pool = observed.pool
+    alive = pool is not None and pool.metadata.deletion_timestamp is None
+    index = index_of(members)
+    states = {member.name: member.state(draining=member.name in replacing) for member in members}
+    leaving = frozenset(
+        it.name for it in members if it.pool_node is not None and it.pool_node.metadata.name in gone_nodes
+    )
+    staying = [member for member in members if member.name not in leaving]
+    any_ready = any(states[it.name] in {NodeState.READY, NodeState.DRAINING} for it in staying)
+    assessments = [
+        assess(
+            workload,
+            pool,
+            observed.key,
+            not_allowed=_not_allowed(observed, workload.metadata.namespace),
+            any_node_ready=any_ready,
+            reports=index.reports.get(workload.metadata.uid, ()),
+        )
+        for workload in observed.workloads
+    ]
+    counted = {
+        it.workload.metadata.uid: completions_of(
+            it.workload,
+            index.reports.get(it.workload.metadata.uid, ()),
+            index.places.get(it.workload.metadata.uid, ()),
+            leaving,
+        )
+        for it in assessments
+        if it.workload.spec.runs_to_completion
+    }
+    if pool is None or not alive:
+        return _without_pool(observed, assessments, counted, index)
+    requests = {it.workload.metadata.uid: _requests(it, index, counted, observed) for it in assessments}
+    nodes = [_node(pool, member, states[member.name], observed) for member in staying]
+    placements = place(
+        pool.metadata.name,
+        nodes,
+        [request for found in requests.values() for request in found],
+        _limits(observed, pool, nodes, assessments),
+    )
+    sheets = _sheets(assessments, requests, placements, counted, index, staying, states)
+    standings = [_standing(it, requests[it.workload.metadata.uid], placements, counted, index) for it in assessments]
+    return _assembled(observed, pool, members, staying, standings, sheets, requests, placements, states)
+
+
+def _requests(
+    assessment: Assessment, index: Index, counted: Mapping[str, Completions], observed: Observed
+) -> list[Request]:
+    uid = assessment.workload.metadata.uid
+    held = index.held(uid)
+    if uid in counted:
+        return completion_requests(assessment, counted[uid], held, observed.now)
+    running = {revision: index.running(uid, revision) for revision in {*held, assessment.revision.name}}
+    return service_requests(assessment, held, running, observed.now)
+
+
+def _sheets(
+    assessments: Sequence[Assessment],
+    requests: Mapping[str, Sequence[Request]],
+    placements: Mapping[Claim, Placement],
+    counted: Mapping[str, Completions],
+    index: Index,
+    members: Sequence[Member],
+    states: Mapping[str, NodeState],
+) -> Sheets:
+    sheets = Sheets()
+    for it in assessments:
+        uid = it.workload.metadata.uid
+        taken: set[str] = set()
+        for request in requests[uid]:
+            slots = placements[request.claim].slots
+            indexes = deal(counted[uid], request.claim.revision, slots) if uid in counted else {}
+            sheets.reserve(it, request.claim.revision, slots, indexes)
+            if request.claim.revision == it.revision.name:
+                taken.update(slots)
+        if it.refusing:
+            sheets.idle(it, sorted(it.refusing - taken))
+        elif it.admitted and not it.workload.spec.instances and it.workload.spec.burst:
+            sheets.idle(it, [node.name for node in members if states[node.name] is NodeState.READY])
+        if it.inspect:
+            node = inspection_node(it, index.places.get(uid, ()), members, states)
+            if node is not None:
+                sheets.inspect(it, node)
+    return sheets
+
+
+def _standing(
+    assessment: Assessment,
+    requests: Sequence[Request],
+    placements: Mapping[Claim, Placement],
+    counted: Mapping[str, Completions],
+    index: Index,
+) -> Standing:
+    uid = assessment.workload.metadata.uid
+    slots = {request.claim.revision: placements[request.claim].slots for request in requests}
+    target = Claim(uid, assessment.revision.name)
+    return Standing(
+        assessment=assessment,
+        slots={revision: nodes for revision, nodes in slots.items() if nodes},
+        shortfall=placements[target].shortfall if target in placements else None,
+        reports=tuple(index.reports.get(uid, ())),
+        completions=counted.get(uid),
+    )
+
+
+def _assembled(
+    observed: Observed,
+    pool: InstancePool,
+    members: Sequence[Member],
+    staying: Sequence[Member],
+    standings: Sequence[Standing],
+    sheets: Sheets,
+    requests: Mapping[str, Sequence[Request]],
+    placements: Mapping[Claim, Placement],
+    states: Mapping[str, NodeState],
+) -> WorkloadPlan:
+    records: list[Action] = []
+    statuses: list[Action] = []
+    for standing in standings:
+        action = status_action(standing, observed.now)
+        if action is not None:
+            (records if standing.must_be_recorded else statuses).append(action)
+    referenced = _referenced(observed.pool_nodes, standings, sheets, members)
+    moving, pinned = _movements(requests, placements, states)
+    return WorkloadPlan(
+        revisions=tuple(
+            revisions.missing(
+                pool,
+                [it.assessment.revision for it in standings if it.assessment.inspect or it.assessment.admitted],
+                observed.revisions,
+            )
+        ),
+        records=records,
+        assignments=tuple(patches(pool, staying, sheets)),
+        statuses=statuses,
+        garbage=tuple(revisions.unreferenced(pool, referenced, observed.revisions)),
+        counts=_counts(standings),
+        moving=moving,
+        pinned=pinned,
+        recheck_seconds=_recheck(members, placements),
+    )
+
+
+def _without_pool(
+    observed: Observed, assessments: Sequence[Assessment], counted: Mapping[str, Completions], index: Index
+) -> WorkloadPlan:
+    """Without a pool (or with one that is going) nothing is assigned; every workload is told so."""
+    standings = [
+        Standing(
+            assessment=it,
+            slots=index.held(it.workload.metadata.uid),
+            shortfall=None,
+            reports=tuple(index.reports.get(it.workload.metadata.uid, ())),
+            completions=counted.get(it.workload.metadata.uid),
+        )
+        for it in assessments
+    ]
+    actions = [status_action(standing, observed.now) for standing in standings]
+    return WorkloadPlan(statuses=[action for action in actions if action is not None], counts=_counts(standings))
+
+
+def _node(pool: InstancePool, member: Member, state: NodeState, observed: Observed) -> Node:
+    slots = member.status.slots if member.status is not None else None
+    promised = observed.promised.get(member.pool_node.metadata.name) if member.pool_node is not None else None
+    return Node(
+        name=member.name,
+        slots=slots.allocatable if slots is not None else 0,
+        capacity=slots.capacity if slots is not None and slots.capacity else pool.spec.instance_limits.count,
+        state=state,
+        labels=member.node.metadata.labels if member.node is not None else {},
+        promised=promised,
+    )
+
+
+def _not_allowed(observed: Observed, namespace: str) -> str | None:
+    if observed.pool is None:
+        return None
+    return tenancy.not_allowed(observed.pool, namespace, observed.namespace_labels.get(namespace))
+
+
+def _limits(
+    observed: Observed, pool: InstancePool, nodes: Sequence[Node], assessments: Sequence[Assessment]
+) -> dict[str, NamespaceLimit]:
+    slots = sum(node.slots for node in nodes if node.state in {NodeState.READY, NodeState.DRAINING})
+    namespaces = {it.workload.metadata.namespace for it in assessments}
+    return tenancy.namespace_limits(pool, namespaces, observed.namespace_labels, slots)
+
+
+def _referenced(
+    nodes: Sequence[InstancePoolNode], standings: Sequence[Standing], sheets: Sheets, members: Sequence[Member]
+) -> frozenset[str]:
+    """Names of revisions that somebody still needs: a workload, a spec old or new, or an agent that has not let go."""
+    names: set[str] = set()
+    for standing in standings:
+        status = standing.assessment.workload.status
+        names.update({standing.assessment.revision.name, status.current_revision, status.updated_revision})
+    for node in nodes:
+        names.update(assignment.revision for assignment in node.spec.assignments)
+        names.update(entry.revision for entry in node.status.workloads)
+    for member in members:
+        names.update(assignment.revision for assignment in sheets.of(member.name))
+    return frozenset(names)
+
+
+def _movements(
+    requests: Mapping[str, Sequence[Request]], placements: Mapping[Claim, Placement], states: Mapping[str, NodeState]
+) -> tuple[frozenset[str], frozenset[str]]:
+    moving: set[str] = set()
+    pinned: set[str] = set()
+    for found in requests.values():
+        for request in found:
+            slots = placements[request.claim].slots
+            draining = [name for name in slots if states.get(name) is NodeState.DRAINING]
+            if not draining:
+                continue
+            if not request.movable:
+                pinned.update(draining)
+                continue
+            elsewhere = {name: count for name, count in slots.items() if name not in draining}
+            running = sum(min(count, request.running.get(name, 0)) for name, count in elsewhere.items())
+            if running < min(sum(elsewhere.values()), request.wanted):
+                moving.update(draining)
+    return frozenset(moving), frozenset(pinned)
+
+
+def _counts(standings: Sequence[Standing]) -> PoolWorkloads:
+    kinds = [count_of(standing) for standing in standings]
+    return PoolWorkloads(
+        admitted=kinds.count("admitted"), waiting=kinds.count("waiting"), refused=kinds.count("refused")
+    )
+
+
+def _recheck(members: Sequence[Member], placements: Mapping[Claim, Placement]) -> float | None:
+    """Time alone changes two things: who counts as lost, and for whom free slots are held."""
+    seconds: list[float] = []
+    if any(not member.ready and not member.lost for member in members):
+        seconds.append(15.0)
+    short = [it.shortfall for it in placements.values() if it.shortfall is not None]
+    if any(it.reason is Waiting.WAITING_FOR_CAPACITY for it in short):
+        seconds.append(PATIENCE_SECONDS / 5)
+    return min(seconds) if seconds else None

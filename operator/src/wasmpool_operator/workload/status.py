@@ -1,0 +1,247 @@
+"""The status of a WasmWorkload. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from wasmpool_api.codec import encode
+from wasmpool_api.instance_pool_node import WorkloadState
+from wasmpool_api.meta import API_VERSION, WASM_WORKLOAD, WORKLOAD_UID_LABEL
+from wasmpool_api.placement import Shortfall
+from wasmpool_api.reasons import PERMANENT, Outcome, Progress, RolloutReason
+from wasmpool_api.wasm_workload import WasmWorkloadStatus, WorkloadInstances, WorkloadNode
+from wasmpool_operator.actions import WriteStatus
+from wasmpool_operator.conditions import Finding, Truth, merged
+from wasmpool_operator.workload.assess import Assessment
+from wasmpool_operator.workload.completions import Completions
+from wasmpool_operator.workload.reports import Report, running_instances
+
+NODES_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known of a workload after placement. `slots`: by revision and node, as the specs will have them."""
+
+    assessment: Assessment
+    slots: Mapping[str, Mapping[str, int]]
+    shortfall: Shortfall | None
+    reports: tuple[Report, ...]
+    completions: Completions | None
+
+    @property
+    def reserved(self) -> int:
+        """Slots over all revisions and nodes."""
+        return sum(sum(nodes.values()) for nodes in self.slots.values())
+
+    @property
+    def must_be_recorded(self) -> bool:
+        """Whether the status will hold something that the agents forget once their assignment changes."""
+        status = self.assessment.workload.status
+        counted = self.completions is not None and self.completions.text != status.completions
+        return counted or (self.assessment.module is not None and self.assessment.module != status.module)
+
+
+def status_action(standing: Standing, now: datetime) -> WriteStatus | None:
+    """Writes the status, if there is anything new in it."""
+    workload = standing.assessment.workload
+    status = status_of(standing, now)
+    if status == workload.status:
+        return None
+    return WriteStatus(
+        {
+            "apiVersion": API_VERSION,
+            "kind": WASM_WORKLOAD,
+            "metadata": {
+                "name": workload.metadata.name,
+                "namespace": workload.metadata.namespace,
+                "uid": workload.metadata.uid,
+            },
+            "status": encode(status),
+        }
+    )
+
+
+def status_of(standing: Standing, now: datetime) -> WasmWorkloadStatus:
+    """The whole status."""
+    assessment, workload = standing.assessment, standing.assessment.workload
+    target = assessment.revision.name if assessment.module is not None else ""
+    findings = _findings(standing)
+    return WasmWorkloadStatus(
+        observed_generation=workload.metadata.generation,
+        selector=f"{WORKLOAD_UID_LABEL}={workload.metadata.uid}",
+        current_revision=_current_revision(standing, target),
+        updated_revision=target or workload.status.updated_revision,
+        instances=WorkloadInstances(
+            desired=workload.spec.instances,
+            reserved=standing.reserved,
+            ready=_running(standing),
+            succeeded=standing.completions.succeeded if standing.completions is not None else 0,
+            failed=standing.completions.failed if standing.completions is not None else 0,
+        ),
+        module=assessment.module or workload.status.module,
+        nodes=_nodes(standing),
+        completions=standing.completions.text if standing.completions is not None else "",
+        conditions=merged(workload.status.conditions, findings, generation=workload.metadata.generation, now=now),
+    )
+
+
+def count_of(standing: Standing) -> Literal["admitted", "waiting", "refused"]:
+    """How the pool counts it."""
+    if standing.assessment.refused:
+        return "refused"
+    if standing.shortfall is not None:
+        return "refused" if standing.shortfall.reason in PERMANENT and not standing.reserved else "waiting"
+    return "admitted" if standing.assessment.admitted else "waiting"
+
+
+def _current_revision(standing: Standing, target: str) -> str:
+    """The revision that the instances run: the old one until nothing of it is left."""
+    known = standing.assessment.workload.status.current_revision
+    older = any(nodes for revision, nodes in standing.slots.items() if revision != target)
+    if not known or not older:
+        return target or known
+    return known
+
+
+def _running(standing: Standing) -> int:
+    # NB: counted against what is reserved: an agent that has not yet seen a scale-down still reports the old number.
+    total = 0
+    for report in standing.reports:
+        if report.current:
+            slots = standing.slots.get(report.entry.revision, {}).get(report.member.name, 0)
+            total += min(slots, running_instances(report.entry))
+    return total
+
+
+def _nodes(standing: Standing) -> tuple[WorkloadNode, ...]:
+    slots: dict[str, int] = {}
+    for nodes in standing.slots.values():
+        for name, count in nodes.items():
+            slots[name] = slots.get(name, 0) + count
+    entries = {report.member.name: report for report in standing.reports if report.member.fresh}
+    for report in standing.reports:
+        if report.member.fresh and report.entry.revision == standing.assessment.revision.name:
+            entries[report.member.name] = report
+    shown = sorted(slots.keys() | entries.keys())[:NODES_SHOWN]
+    return tuple(
+        WorkloadNode(
+            node_name=name,
+            slots=slots.get(name, 0),
+            state=entries[name].entry.state.value if name in entries else WorkloadState.PENDING.value,
+            reason=entries[name].entry.reason if name in entries else "",
+        )
+        for name in shown
+    )
+
+
+def _findings(standing: Standing) -> tuple[Finding, ...]:
+    assessment = standing.assessment
+    reserved = _slots_reserved(standing)
+    ready = _ready(standing, reserved)
+    findings = [assessment.module_valid, assessment.admission, reserved, ready]
+    if standing.completions is not None:
+        findings.append(_finished(standing.completions, reserved))
+    permanent = next(
+        (it for it in (assessment.admission, reserved) if it.truth is Truth.FALSE and it.reason in PERMANENT), None
+    )
+    done = standing.completions is not None and standing.completions.finished
+    if permanent is not None:
+        findings.append(Finding("Reconciling", Truth.FALSE, permanent.reason, "see Stalled"))
+        findings.append(Finding("Stalled", Truth.TRUE, permanent.reason, permanent.message))
+        return tuple(findings)
+    settled = done or (ready.truth is Truth.TRUE and _rolled_out(standing))
+    if settled:
+        findings.append(Finding("Reconciling", Truth.FALSE, RolloutReason.UP_TO_DATE))
+    elif ready.truth is Truth.TRUE:
+        findings.append(
+            Finding("Reconciling", Truth.TRUE, RolloutReason.ROLLING_OUT, "an older version still holds slots")
+        )
+    else:
+        findings.append(Finding("Reconciling", Truth.TRUE, ready.reason, ready.message))
+    findings.append(Finding("Stalled", Truth.FALSE, RolloutReason.NOT_STALLED))
+    return tuple(findings)
+
+
+def _rolled_out(standing: Standing) -> bool:
+    if standing.completions is not None:
+        return True
+    return not any(nodes for revision, nodes in standing.slots.items() if revision != standing.assessment.revision.name)
+
+
+def _slots_reserved(standing: Standing) -> Finding:
+    kind = "SlotsReserved"
+    assessment, wanted = standing.assessment, standing.assessment.workload.spec.instances
+    if standing.completions is not None:
+        wanted = max(
+            0, standing.completions.total - len(standing.completions.done & set(range(standing.completions.total)))
+        )
+    if not assessment.admitted and not (standing.reserved and not assessment.refused):
+        truth = Truth.FALSE if assessment.refused else Truth.UNKNOWN
+        return Finding(kind, truth, assessment.admission.reason, "no slot is held: see Admitted")
+    if standing.shortfall is not None:
+        return Finding(kind, Truth.FALSE, standing.shortfall.reason, standing.shortfall.message)
+    nodes = len({name for held in standing.slots.values() for name in held})
+    where = f"{standing.reserved} of {wanted} slots on {nodes} {'node' if nodes == 1 else 'nodes'}"
+    return Finding(kind, Truth.TRUE, Outcome.SLOTS_RESERVED, where)
+
+
+def _ready(standing: Standing, reserved: Finding) -> Finding:
+    assessment, completions = standing.assessment, standing.completions
+    if completions is not None and completions.finished:
+        return _outcome("Ready", completions)
+    running = _running(standing)
+    desired = assessment.workload.spec.instances
+    if completions is not None:
+        desired = max(0, min(standing.reserved, desired)) or 1
+    if assessment.admitted and completions is None and not desired:
+        return Finding("Ready", Truth.TRUE, RolloutReason.SCALED_TO_ZERO, "no instances wanted")
+    message = f"{running} of {desired} running"
+    if running >= desired and standing.shortfall is None:
+        return Finding("Ready", Truth.TRUE, Outcome.RUNNING, message)
+    if assessment.admission.truth is not Truth.TRUE and not standing.reserved:
+        return Finding("Ready", assessment.admission.truth, assessment.admission.reason, assessment.admission.message)
+    trouble = _trouble(standing)
+    if trouble is not None:
+        return Finding("Ready", Truth.FALSE, trouble[0], f"{message}; {trouble[1]}")
+    if reserved.truth is Truth.FALSE:
+        return Finding("Ready", Truth.FALSE, reserved.reason, f"{message}; {reserved.message}")
+    return Finding("Ready", Truth.FALSE, _progress(standing), message)
+
+
+def _trouble(standing: Standing) -> tuple[str, str] | None:
+    """What an agent complains of."""
+    for report in standing.reports:
+        entry = report.entry
+        wanted = entry.revision in standing.slots and report.member.fresh
+        if wanted and entry.state in {WorkloadState.BACK_OFF, WorkloadState.REFUSED, WorkloadState.FAILED}:
+            reason = entry.reason or (Outcome.BACK_OFF if entry.state is WorkloadState.BACK_OFF else Outcome.FAILED)
+            code = f", exit code {entry.exit_code}" if entry.exit_code is not None else ""
+            return reason, f"node {report.member.name}: {entry.message or entry.state.value}{code}"
+    return None
+
+
+def _progress(standing: Standing) -> str:
+    states = {it.entry.state for it in standing.reports if it.current and it.entry.revision in standing.slots}
+    if WorkloadState.PULLING in states:
+        return Progress.PULLING
+    if WorkloadState.COMPILING in states:
+        return Progress.COMPILING
+    return Progress.STARTING
+
+
+def _finished(completions: Completions, reserved: Finding) -> Finding:
+    if completions.finished:
+        return _outcome("Finished", completions, truth=Truth.TRUE)
+    out = sum(len(indexes) for indexes in completions.out.values())
+    message = f"{len(completions.done)} of {completions.total} done, {out} out, {len(completions.left)} to come"
+    if reserved.truth is Truth.TRUE:
+        return Finding("Finished", Truth.FALSE, Outcome.RUNNING, message)
+    return Finding("Finished", Truth.FALSE, reserved.reason, message)
+
+
+def _outcome(kind: str, completions: Completions, *, truth: Truth | None = None) -> Finding:
+    reason = Outcome.FAILED if completions.failed else Outcome.SUCCEEDED
+    message = f"{completions.succeeded} succeeded, {completions.failed} failed"
+    return Finding(kind, truth or Truth.of(not completions.failed), reason, message)
