@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Final
 
+import wasmtime
+
 from wasmpool_agent.wasi.errno import WasiError
 from wasmpool_agent.wasi.guest import Guest
 from wasmpool_agent.wasi.preview1 import FUNCTIONS, Function
@@ -58,3 +60,16 @@ def _immediate(functions: HostFunctions[Guest], function: Function) -> Immediate
         return errno
 
     return call
+
+
+def imports_of(module: wasmtime.Module) -> list[tuple[str, str, str]]:
+    """(module, name, kind) of each import, as `unprovided` takes them."""
+    kinds = ((wasmtime.FuncType, "function"), (wasmtime.MemoryType, "memory"), (wasmtime.TableType, "table"))
+    return [
+        (
+            import_.module,
+            import_.name or "",
+            next((kind for type_, kind in kinds if isinstance(import_.type, type_)), "global"),
+        )
+        for import_ in module.imports
+    ]

@@ -1,0 +1,104 @@
+"""`python -m wasmpool_agent.compiler_child`: compiles one module in a process that may die of it.
+
+The module comes from one descriptor and the compiled code goes to another. One line of JSON on standard output says how
+it went; a process that ends without it has crashed or met a limit.
+"""
+
+import argparse
+import mmap
+import os
+import resource
+import sys
+from pathlib import Path
+
+import msgspec
+import wasmtime
+
+from wasmpool_agent.compiler import CompileReason, Report
+from wasmpool_agent.engine import compiler_config, settings_key
+from wasmpool_agent.hardening import harden
+from wasmpool_agent.pool_file import read_pool
+from wasmpool_agent.wasi.linking import imports_of, unprovided
+from wasmpool_api.instance_pool import Backing
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m wasmpool_agent.compiler_child", description=__doc__)
+    parser.add_argument("--pool-file", type=Path, required=True)
+    parser.add_argument("--backing", default="", help="the region's, where it is not what the pool asks for")
+    parser.add_argument("--in-fd", type=int, help="the module; without it, only the engine's settings are reported")
+    parser.add_argument("--out-fd", type=int)
+    parser.add_argument("--memory-limit", type=int, default=0, help="bytes beyond what the process has at its start")
+    parser.add_argument("--cpu-seconds", type=int, default=0)
+    parser.add_argument("--supervisor-pid", type=int)
+    return parser.parse_args(arguments)
+
+
+def _limit(memory_bytes: int, cpu_seconds: int) -> None:
+    """RLIMIT_DATA counts what can be written, unlike RLIMIT_AS, in which reserved address space counts as memory."""
+    if memory_bytes:
+        resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + memory_bytes,) * 2)
+    if cpu_seconds:
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _data_bytes() -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        name, _, value = line.partition(":")
+        if name == "VmData":
+            return int(value.split()[0]) * 1024
+    return 0
+
+
+def _compile(parsed: argparse.Namespace) -> Report:
+    spec = read_pool(parsed.pool_file).spec
+    backing = Backing(parsed.backing) if parsed.backing else None
+    settings = settings_key(spec, backing)
+    if parsed.in_fd is None:
+        return Report(settings=settings)
+    engine = wasmtime.Engine(compiler_config(spec, backing))
+    size = os.fstat(parsed.in_fd).st_size
+    if not size:
+        return Report(reason=CompileReason.MODULE_INVALID, message="the module is empty (0 bytes)")
+    with mmap.mmap(parsed.in_fd, size, prot=mmap.PROT_READ) as content:
+        wasm = bytes(content)
+    if not wasm.startswith(b"\0asm"):
+        # NB: Module() would take text for WAT.
+        return Report(reason=CompileReason.MODULE_INVALID, message=f"not WebAssembly: it begins {wasm[:4].hex()}")
+    try:
+        module = wasmtime.Module(engine, wasm)
+    except wasmtime.WasmtimeError as error:
+        return _refused(str(error))
+    missing = unprovided(imports_of(module))
+    if missing:
+        return Report(reason=CompileReason.UNSUPPORTED_IMPORT, message=missing)
+    left = memoryview(module.serialize())
+    while left:
+        left = left[os.write(parsed.out_fd, left) :]
+    return Report(settings=settings)
+
+
+_FEATURE_SIGNS = ("must be enabled", "support is not enabled", "proposal not enabled", "disallowed", "not supported")
+
+
+def _refused(text: str) -> Report:
+    """Wasmtime says the same for what is wrong and for what is switched off here, but in other words."""
+    message = " ".join(text.split())
+    unsupported = any(sign in message for sign in _FEATURE_SIGNS)
+    return Report(
+        reason=CompileReason.UNSUPPORTED_FEATURE if unsupported else CompileReason.MODULE_INVALID, message=message
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """0 with a report on standard output; anything else is a crash."""
+    parsed = _parse(arguments)
+    harden(parsed.supervisor_pid)
+    _limit(parsed.memory_limit, parsed.cpu_seconds)
+    sys.stdout.buffer.write(msgspec.json.encode(_compile(parsed)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
