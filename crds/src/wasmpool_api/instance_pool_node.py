@@ -27,7 +27,8 @@ class Assignment(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit
 
     `revision` names a ControllerRevision in the pool's namespace. `inspect`: hold no slot, fetch the module and report
     its digest and needs. `indexes`: the completions that this node runs, compact ("0-2,5"); empty for Always and http.
-    `port`: of an http workload, 0 for none. `burst`: slots beyond `slots` that it may borrow while nobody reserved them.
+    `port`: of an http workload, 0 for none. `burst`: slots beyond `slots` that it may borrow from those that nobody has
+    reserved.
     """
 
     uid: str

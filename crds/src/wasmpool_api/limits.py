@@ -42,7 +42,7 @@ class ComponentLimits(msgspec.Struct, frozen=True, rename="camel", kw_only=True)
 
 
 class InstanceLimits(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """`count`: slots per node. `address_space_size`: bytes of address space per slot; 4 GiB and more make it guarded."""
+    """`count`: slots per node. `address_space_size`: of a slot, in bytes; from 4 GiB on slots are guarded."""
 
     count: int
     address_space_size: Quantity = Quantity(6 * 1024**3)

@@ -1,0 +1,42 @@
+"""Inspection of WebAssembly binaries: what a module needs, without running or compiling it.
+
+    preamble      which kind of binary it is, and helpful words about what is none
+    reader        bytes to numbers; never trusts a length
+    features      names of the proposals that decide whether a module can run
+    types         value types and the type section
+    expressions   constant expressions
+    module        the sections of a core module
+    inspection    what comes out
+
+It looks at structure, not at code: the bodies of code, data and element sections are skipped, after their length has
+been checked against the file. What it accepts may still be refused by a compiler; what it refuses no engine takes.
+"""
+
+from wasmpool_api.wasm.features import UNSUPPORTED, Feature
+from wasmpool_api.wasm.inspection import (
+    BinaryKind,
+    Export,
+    ExternKind,
+    Import,
+    Inspection,
+    Memory,
+    Table,
+    inspect,
+    inspect_module,
+)
+from wasmpool_api.wasm.reader import ModuleInvalid
+
+__all__ = [
+    "UNSUPPORTED",
+    "BinaryKind",
+    "Export",
+    "ExternKind",
+    "Feature",
+    "Import",
+    "Inspection",
+    "Memory",
+    "ModuleInvalid",
+    "Table",
+    "inspect",
+    "inspect_module",
+]
