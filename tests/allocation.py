@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import wasmtime
+
 from wasmpool_agent.allocators import InstanceAllocator, Slot
 from wasmpool_agent.allocators.base_pages import BasePagesAllocator
 from wasmpool_agent.allocators.compact import CompactAllocator

@@ -11,7 +11,6 @@ from typing import Final
 
 import msgspec
 import wasmtime
-from wasmpool_api.region import region_shape
 
 from wasmpool_agent.allocators import (
     AllocatorKind,
@@ -21,11 +20,13 @@ from wasmpool_agent.allocators import (
     allocator_kind,
     tunables_for,
 )
-from wasmpool_agent.region import Region
+from wasmpool_agent.region import Region, ReserveError
 from wasmpool_agent.slots import SlotTable
 from wasmpool_agent.wasmtime_private import Tunables, apply_tunables, disable_concurrency
 from wasmpool_api.codec import decode
 from wasmpool_api.instance_pool import Backing, InstancePoolSpec
+from wasmpool_api.region import region_shape
+from wasmpool_api.sizes import BASE_PAGE_BYTES
 
 DEFAULT_TUNABLES: Final = Tunables(
     memory_reservation=4 * 1024**3,
@@ -85,31 +86,28 @@ def settings_key(spec: InstancePoolSpec, backing: Backing | None = None) -> str:
     return f"wasmtime={version('wasmtime')},{text}"
 
 
-_PROBE = """(module (memory (export "m") 1) (data (i32.const 16) "probe")
+_GUEST: Final = """(module (memory (export "m") 1) (data (i32.const 16) "probe")
   (func (export "run") (drop (memory.grow (i32.const 0)))))"""
-_EMPTY = '(module (func (export "run")))'
 
 
 def _probe(spec: InstancePoolSpec, backing: Backing | None) -> None:
     """Makes the engine over memory of the same shape that takes nothing, and runs one guest in it."""
-    shape = region_shape(spec)
-    # Sizes stay those of the pool; only the pages under them are ordinary, and untouched but for one slot.
-    shape = replace(shape, backing=Backing.BASE_PAGES, page_bytes=4096)
-    wanted = replace(shape, backing=backing or spec.allocation.backing)
-    with Region.reserve(shape) as region, SlotTable.create(spec.instance_limits.count) as table:
-        region.shape = wanted
+    shape = region_shape(spec, backing)
+    # All sizes stay those of the pool, but the pages under them are ordinary ones that are touched only where used.
+    stand_in = replace(shape, backing=Backing.BASE_PAGES, page_bytes=BASE_PAGE_BYTES)
+    with Region.reserve(stand_in) as region, SlotTable.create(shape.slots) as table:
+        region.shape = replace(stand_in, backing=shape.backing)
         allocator = allocator_for(spec, region, table, worker_id=1)
         engine = wasmtime.Engine(engine_config(allocator))
-        text = _PROBE if spec.module_limits.memories and spec.module_limits.memory_pages else _EMPTY
-        compiled = wasmtime.Module(wasmtime.Engine(compiler_config(spec, backing)), text).serialize()
-        pre = wasmtime.Linker(engine).instantiate_pre(wasmtime.Module.deserialize(engine, compiled))
+        code = wasmtime.Module(wasmtime.Engine(compiler_config(spec, backing)), _GUEST).serialize()
+        pre = wasmtime.Linker(engine).instantiate_pre(wasmtime.Module.deserialize(engine, code))
         slot = allocator.allocate(1)
         store = wasmtime.Store(engine)
         store.set_epoch_deadline(1_000_000)
         with allocator.initialize(slot):
             run = pre.instantiate(store).exports(store)["run"]
         if not isinstance(run, wasmtime.Func):
-            raise TypeError("the probe exports a function")
+            raise TypeError("the probe's guest exports a function")
         run(store)
         store.close()
         allocator.deallocate(slot)
@@ -122,7 +120,7 @@ def main() -> int:
     backing = Backing(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1] else None
     try:
         _probe(decode(InstancePoolSpec, msgspec.json.decode(sys.stdin.buffer.read())), backing)
-    except (EngineRefusedError, wasmtime.WasmtimeError, OSError, ValueError) as error:
+    except (EngineRefusedError, ReserveError, wasmtime.WasmtimeError, OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

@@ -14,13 +14,13 @@ from wasmpool_agent.refusals import EngineRefusedError
 from wasmpool_api.codec import encode
 from wasmpool_api.instance_pool import Backing, InstancePoolSpec
 
-_PANIC = re.compile(r"panicked at [^\n]*\n(?P<text>.*)", re.DOTALL)
+_PANIC = re.compile(r"panicked at [^\n]*\n(?P<text>.*?)(\n(stack backtrace:|note: )|\Z)", re.DOTALL)
 
 
-def _reason(status: int, stderr: str) -> str:
-    """What to tell a person: the panic's own words where there are some."""
+def reason(status: int, stderr: str) -> str:
+    """What to tell a person about a child that ended so: the panic's own words, on one line, where there are some."""
     panic = _PANIC.search(stderr)
-    text = (panic["text"] if panic else stderr).split("note: run with", 1)[0].strip()
+    text = " ".join((panic["text"] if panic else stderr).split())
     if status < 0:
         return f"the engine aborted with {signal.Signals(-status).name}: {text or 'it said nothing'}"
     return text or f"the probe ended with status {status} and said nothing"
@@ -48,4 +48,4 @@ async def probe_engine(spec: InstancePoolSpec, backing: Backing | None = None, *
             child.kill()
             await child.wait()
     if child.returncode != 0:
-        raise EngineRefusedError(_reason(child.returncode or 0, stderr.decode(errors="replace")))
+        raise EngineRefusedError(reason(child.returncode or 0, stderr.decode(errors="replace")))

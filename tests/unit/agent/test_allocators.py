@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import wasmtime
+
+from tests.allocation import ALL_KINDS, GUEST, IN_REGION, Guest, open_pool
 from wasmpool_agent.allocators import NoFreeSlotError
 from wasmpool_agent.allocators.compact import CompactAllocator
 from wasmpool_agent.engine import DEFAULT_TUNABLES, engine_config
@@ -21,8 +23,6 @@ from wasmpool_agent.slots import SlotCounts, SlotState
 from wasmpool_agent.wasmtime_private import apply_tunables
 from wasmpool_api.limits import WASM_PAGE_BYTES
 from wasmpool_api.wasm_workload import ModuleNeeds
-
-from tests.allocation import ALL_KINDS, GUEST, IN_REGION, Guest, open_pool
 
 PAGES = 96
 """Three huge pages: growth passes the end of a huge page, and ends inside of one."""
@@ -69,7 +69,7 @@ def assert_traps_are_exact(guest: Guest, pages: int) -> int:
 @in_region
 @pytest.mark.parametrize("limits", ["0", "1", "1 1", "1 40", "17", "31", "32", "33 80", "64", "95", "96", "96 96"])
 def test_traps_are_exact_at_each_size_that_a_memory_takes(kind: str, limits: str, page_bytes: int) -> None:
-    pages = int(limits.split()[0])
+    pages = int(limits.split(maxsplit=1)[0])
     most = min(PAGES, int((limits + " 65536").split()[1]))
     with open_pool(kind, memory_pages=PAGES, page_bytes=page_bytes) as pool:
         guest = pool.start(pool.compiled(GUEST.format(limits=limits)))
@@ -135,6 +135,7 @@ def test_the_next_tenant_of_a_slot_reads_only_zeros(kind: str, first: int, grown
 
 @in_region
 def test_a_worker_killed_with_a_secret_in_its_memory_leaves_zeros(kind: str) -> None:
+    size = PAGES * WASM_PAGE_BYTES
     with open_pool(kind, slots=2, memory_pages=PAGES) as pool:
         code = (
             "import os, signal, wasmtime\nfrom tests.allocation import GUEST, Pool\n"
@@ -143,8 +144,7 @@ def test_a_worker_killed_with_a_secret_in_its_memory_leaves_zeros(kind: str) -> 
             "from wasmpool_agent.engine import engine_config\nfrom wasmpool_agent.region import Region\n"
             "from wasmpool_agent.slots import SlotTable\nfrom wasmpool_api.instance_pool import Backing\n"
             "from wasmpool_api.region import RegionShape\n"
-            f"shape = RegionShape(Backing.BASE_PAGES, 4096, {PAGES * WASM_PAGE_BYTES}, 2, {PAGES * 2 * WASM_PAGE_BYTES}, "
-            f"{kind == 'guarded'})\n"
+            f"shape = RegionShape(Backing.BASE_PAGES, 4096, {size}, 2, {2 * size}, {kind == 'guarded'})\n"
             f"region, table = Region.attach({pool.region.fd}, shape), SlotTable.attach({pool.table.fd})\n"
             f"a = {'GuardedAllocator' if kind == 'guarded' else 'CompactAllocator'}"
             f"(region, table, 9, memories=1, memory_pages={PAGES})\n"
@@ -257,7 +257,10 @@ def test_a_memory_more_than_a_slot_holds_is_refused_with_both_numbers(kind: str)
     ("wat", "error"),
     [
         ('(module (memory 1) (data (i32.const 65530) "too long"))', "out of bounds memory access"),
-        ("(module (memory 1) (func $f (i32.store8 (i32.const 9) (i32.const 9)) unreachable) (start $f))", "unreachable"),
+        (
+            "(module (memory 1) (func $f (i32.store8 (i32.const 9) (i32.const 9)) unreachable) (start $f))",
+            "unreachable",
+        ),
         ('(module (import "no" "such" (func)) (memory 1))', "import"),
     ],
 )
