@@ -3,6 +3,7 @@
 Covers: docs/api.md, examples/guests.yaml, the examples as objects of the API, links and make targets in every document.
 """
 
+import base64
 import re
 import subprocess
 import sys
@@ -14,8 +15,10 @@ import yaml
 
 from demo import guests, plan
 from demo.access import RELEASE, SYSTEM_NAMESPACE
+from wasmpool_api.admission import judge
 from wasmpool_api.codec import decode
 from wasmpool_api.instance_pool import InstancePool
+from wasmpool_api.wasm import inspect_module
 from wasmpool_api.wasm_workload import WasmWorkload
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +76,20 @@ def test_every_workload_of_the_examples_names_a_guest_and_a_pool_that_are_there(
         if manifest["kind"] == "WasmWorkload":
             assert manifest["spec"]["poolRef"]["name"] in pools
             assert manifest["spec"]["module"]["configMap"]["key"] in keys
+
+
+@pytest.mark.parametrize(
+    ("guest", "admitted"), [("hello", True), ("mandelbrot", True), ("ticker", True), ("too-big", False)]
+)
+def test_guests_of_the_examples_are_judged_as_the_examples_say(guest: str, admitted: bool) -> None:
+    pool = decode(InstancePool, yaml.safe_load((ROOT / "examples" / "pool.yaml").read_text()))
+    modules = yaml.safe_load(guests.CONFIG_MAP.read_text())["binaryData"]
+    needs = inspect_module(base64.b64decode(modules[f"{guest}.wasm"]))
+    verdict = judge(needs, pool.spec.module_limits, None, pool.metadata.name)
+    assert verdict.admitted is admitted
+    if not admitted:
+        assert verdict.message == "memory 0 needs 512 pages, pool small allows 32"
+        assert verdict.message in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
