@@ -6,12 +6,16 @@ aborts the process when the Engine is made; callbacks must outlive every engine,
 
 import ctypes
 from dataclasses import dataclass
+from typing import Any
 
 import wasmtime
-from wasmtime import _bindings as bindings
-from wasmtime import _ffi as ffi
+from wasmtime import _bindings, _ffi
 
 from wasmpool_agent import _native
+
+bindings: Any = _bindings
+"""Generated, and typed for ctypes' own needs only: what is said about types begins in this module."""
+dll: Any = _ffi.dll
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class PoolingOptions:
 
 def error_new_address() -> int:
     """Where wasmtime_error_new is: the C extension makes its refusals with it, for it does not link to Wasmtime."""
-    address = ctypes.cast(ffi.dll.wasmtime_error_new, ctypes.c_void_p).value
+    address = ctypes.cast(dll.wasmtime_error_new, ctypes.c_void_p).value
     if address is None:
         raise RuntimeError("wasmtime's library has no wasmtime_error_new")
     return address
