@@ -190,12 +190,12 @@ class _Cycle:
         if not planned and grant < min(request.minimum, request.wanted):
             grant = 0
         if grant > 0:
-            for name, slots in _spread_over(request, planned, rooms, grant).items():
+            for name, slots in self._choose(request, planned, rooms, grant).items():
                 self._give(request, planned, name, slots)
         placed = sum(planned.values())
         if placed >= request.wanted:
             return Placement(planned)
-        shortfall = self._shortfall(request, placed, free, allowed)
+        shortfall = self._shortfall(request, placed, free - grant, allowed - grant)
         if shortfall.reason is Waiting.WAITING_FOR_CAPACITY and not planned:
             self._hold_for(request, rooms)
         return Placement(planned, shortfall)
@@ -258,6 +258,31 @@ class _Cycle:
                 rooms[name] = room
         return rooms
 
+    def _choose(
+        self, request: Request, planned: Mapping[str, int], rooms: Mapping[str, int], grant: int
+    ) -> dict[str, int]:
+        """`grant` slots over nodes with `rooms`; grant <= sum(rooms)."""
+        given: dict[str, int] = {}
+        empty = {name: self._nodes[name].slots - self._committed[name] for name in rooms}
+        if request.spread is Spread.PACK:
+            # Where it is already, then where least is left: whole nodes stay free for others.
+            for name in sorted(rooms, key=lambda name: (-planned.get(name, 0), empty[name], name)):
+                if grant <= 0:
+                    break
+                given[name] = min(rooms[name], grant)
+                grant -= given[name]
+            return given
+        heap = [(planned.get(name, 0), -empty[name], name) for name in rooms]
+        heapq.heapify(heap)
+        for _ in range(grant):
+            count, room, name = heap[0]
+            given[name] = given.get(name, 0) + 1
+            if given[name] < rooms[name]:
+                heapq.heapreplace(heap, (count + 1, room + 1, name))
+            else:
+                heapq.heappop(heap)
+        return given
+
     def _give(self, request: Request, planned: dict[str, int], name: str, slots: int) -> None:
         before = planned.get(name, 0)
         if not before:
@@ -315,29 +340,6 @@ class _Cycle:
 
     def _promised(self, name: str, claim: Claim) -> int:
         return (self._nodes[name].promised or {}).get(claim, 0)
-
-
-def _spread_over(request: Request, planned: Mapping[str, int], rooms: Mapping[str, int], grant: int) -> dict[str, int]:
-    """`grant` slots over nodes with `rooms`; grant <= sum(rooms)."""
-    given: dict[str, int] = {}
-    if request.spread is Spread.PACK:
-        # Where it is already, then where least is left: whole nodes stay free for others.
-        for name in sorted(rooms, key=lambda name: (-planned.get(name, 0), rooms[name], name)):
-            if grant <= 0:
-                break
-            given[name] = min(rooms[name], grant)
-            grant -= given[name]
-        return given
-    heap = [(planned.get(name, 0), -room, name) for name, room in rooms.items()]
-    heapq.heapify(heap)
-    for _ in range(grant):
-        count, room, name = heap[0]
-        given[name] = given.get(name, 0) + 1
-        if room + 1 < 0:
-            heapq.heapreplace(heap, (count + 1, room + 1, name))
-        else:
-            heapq.heappop(heap)
-    return given
 
 
 def _matches(node: Node, request: Request) -> bool:

@@ -3,20 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wasmpool_api.admission import Verdict, judge
-
-from wasmpool_api.instance_pool import AdmissionMode, InstancePool
+from wasmpool_api.admission import judge_for
+from wasmpool_api.instance_pool import InstancePool
 from wasmpool_api.instance_pool_node import NodeWorkload, WorkloadState
-from wasmpool_api.meta import Condition
-from wasmpool_api.reasons import PERMANENT, Outcome, Progress, Refusal, Waiting
+from wasmpool_api.reasons import Outcome, Progress, Refusal, Waiting
 from wasmpool_api.revisions import Revision, revision_of
 from wasmpool_api.wasm_workload import ModuleStatus, WasmWorkload
-from wasmpool_operator.conditions import Finding, Truth, condition_of
+from wasmpool_operator.conditions import Finding, Truth
 from wasmpool_operator.views import PoolKey
 from wasmpool_operator.workload.reports import Report
-
-SLOT_FIELDS = frozenset({"memories", "memoryPages"})
-"""Limits that are a slot's shape: what exceeds them can't run, whatever `admission.mode` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +67,8 @@ def assess(
         return outcome(Truth.FALSE, Refusal.NAMESPACE_NOT_ALLOWED, not_allowed, banned=True)
     if pinned is None or pinned.needs is None:
         return _inspection(workload, revision, any_node_ready=any_node_ready, key=key, reports=reports)
-    verdict = judge(pinned.needs, pool.spec.module_limits, workload.spec.limits, pool.metadata.name)
-    if not (verdict.admitted or _only_counted(pool, verdict)):
+    verdict = judge_for(pinned.needs, pool.spec, workload.spec.limits, pool.metadata.name)
+    if not verdict.admitted:
         return outcome(Truth.FALSE, verdict.reason, verdict.message)
     refusals = [it for it in reports if it.member.fresh and _refuses(it.entry, revision.name)]
     if refusals:
@@ -88,8 +83,7 @@ def assess(
             Finding("Admitted", Truth.FALSE, reason, f"node {node}: {entry.message}"),
             refusing=frozenset(it.member.name for it in refusals),
         )
-    said = verdict.message if verdict.admitted else f"counted, not enforced (admission.mode: Count): {verdict.message}"
-    return outcome(Truth.TRUE, Outcome.ADMITTED, said)
+    return outcome(Truth.TRUE, Outcome.ADMITTED, verdict.message)
 
 
 def _inspection(
@@ -142,15 +136,3 @@ def _module_valid(module: ModuleStatus | None, reason: str, message: str) -> Fin
 
 def _refuses(entry: NodeWorkload, revision: str) -> bool:
     return entry.revision == revision and entry.state is WorkloadState.REFUSED
-
-
-def _only_counted(pool: InstancePool, verdict: Verdict) -> bool:
-    if pool.spec.admission.mode is not AdmissionMode.COUNT or verdict.reason != Refusal.EXCEEDS_MODULE_LIMITS:
-        return False
-    return all(violation.field not in SLOT_FIELDS for violation in verdict.violations)
-
-
-def is_permanent(conditions: Sequence[Condition], kind: str) -> bool:
-    """Whether the condition says that waiting won't help."""
-    condition = condition_of(conditions, kind)
-    return condition is not None and condition.status == "False" and condition.reason in PERMANENT
