@@ -1,35 +1,28 @@
 """Where the chart's tests get their programs and their API server from."""
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.chart.kube import CHART, REPOSITORY, Helm, Kubectl, Object
+from tests.chart.kube import CHART, Helm, Kubectl, Object
+from tests.cluster import binaries
 
 SYSTEM = "wasmpool-system"
-
-
-def program(name: str) -> Path:
-    """A program on PATH, beside the interpreter, or built by tests.cluster."""
-    found = shutil.which(name) or shutil.which(name, path=str(REPOSITORY / ".venv" / "bin"))
-    assert found, f"{name} is neither on PATH nor in .venv/bin"
-    return Path(found)
 
 
 @pytest.fixture(scope="session")
 def helm() -> Helm:
     """Helm without a cluster."""
-    return Helm(program("helm"))
+    return Helm(binaries.one("helm"))
 
 
 @pytest.fixture(scope="session")
 def admin() -> Kubectl:
     """kubectl as a cluster admin of a control plane without nodes."""
-    return Kubectl(program("kubectl"), Path(os.environ["WASMPOOL_TEST_KUBECONFIG"]))
+    return Kubectl(binaries.one("kubectl"), Path(os.environ["WASMPOOL_TEST_KUBECONFIG"]))
 
 
 @pytest.fixture(scope="session")
@@ -38,20 +31,9 @@ def cluster_helm(helm: Helm, admin: Kubectl) -> Helm:
     return Helm(helm.program, admin.kubeconfig)
 
 
-@pytest.fixture
-def release(cluster_helm: Helm, admin: Kubectl) -> Iterator[Kubectl]:
-    """The chart, installed with its own values; taken away afterwards, the kinds too."""
-    cluster_helm("install", "wasmpool", CHART, "-n", SYSTEM, "--create-namespace").require()
-    try:
-        yield admin
-    finally:
-        cluster_helm("uninstall", "wasmpool", "-n", SYSTEM)
-        admin("delete", "crd", "-l", "app.kubernetes.io/part-of=wasmpool", "--wait=true").require()
-
-
 @pytest.fixture(scope="module")
 def installed(cluster_helm: Helm, admin: Kubectl) -> Iterator[Kubectl]:
-    """As `release`, for all tests of a file."""
+    """The chart with its own values, its policies enforced; taken away after the file's tests, the kinds too."""
     cluster_helm("install", "wasmpool", CHART, "-n", SYSTEM, "--create-namespace").require()
     try:
         until_enforced(admin)

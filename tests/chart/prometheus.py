@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +83,7 @@ class Prometheus:
         prefix: Sequence[str] = (),
         interval_seconds: int = 1,
         within: float = 30,
-    ) -> Iterator["Prometheus"]:
+    ) -> Generator["Prometheus"]:
         """Job → host:port of each of its targets. Ready when the block begins, gone when it ends."""
         with tempfile.TemporaryDirectory(prefix="wasmpool-prometheus-") as scratch:
             directory = Path(scratch)

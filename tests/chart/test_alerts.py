@@ -13,6 +13,9 @@ from tests.chart.kube import REPOSITORY, run
 from tests.chart.prometheus import programs
 from tests.chart.queries import ALERTS
 
+# Needs promtool.
+pytestmark = pytest.mark.cluster
+
 RULES: list[dict[str, Any]] = [
     rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]
 ]

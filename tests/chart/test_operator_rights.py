@@ -107,7 +107,7 @@ def template_seen(operator: Operator) -> None:
         operator.admin(
             "patch", "daemonset", "wasmpool-web", "-n", NAMESPACE, "--subresource=status", "--type=merge", "-p", patch
         ).require()
-        return generation > 1
+        return bool(generation > 1)
 
     operator.until("a new template of the DaemonSet", seen)
 

@@ -14,6 +14,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from tests.chart.prometheus import Prometheus, QueryError
 from tests.chart.queries import Query, every_query, unanswered
 
+# Needs Prometheus.
+pytestmark = pytest.mark.cluster
+
 EVERY = every_query()
 MATCHER = re.compile(r'(\w+)(=~|!=|=)"([^"]*)"')
 # What the queries group by, beside what they select by.

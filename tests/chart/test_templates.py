@@ -12,6 +12,9 @@ import yaml
 
 from tests.chart.kube import CHART, REPOSITORY, Helm, Object, kinds, named
 
+# Needs helm, which is built from source on first use.
+pytestmark = pytest.mark.cluster
+
 MATRIX: dict[str, dict[str, Any]] = {
     "defaults": {},
     "everything": {

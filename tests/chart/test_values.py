@@ -15,6 +15,9 @@ import yaml
 
 from tests.chart.kube import CHART, Helm
 
+# Needs helm, which is built from source on first use.
+pytestmark = pytest.mark.cluster
+
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 
