@@ -61,6 +61,11 @@ static uint8_t *nothing_mapped(uint8_t *at, size_t length) {
     return mmap(at, length, PROT_NONE, flags, -1, 0);
 }
 
+/* Then the memory is there already, and populating makes this process's page tables: no guest takes a fault. */
+static bool huge_pages(const struct creator_options *options) {
+    return options->page_bytes > (size_t)sysconf(_SC_PAGESIZE);
+}
+
 static int map_arena(struct creator *creator) {
     const struct creator_options *options = &creator->options;
     size_t stride = round_up(options->area_bytes + GUARDED_RESERVATION_BYTES + GUARDED_GUARD_BYTES, options->page_bytes);
@@ -77,8 +82,8 @@ static int map_arena(struct creator *creator) {
     for (size_t i = 0; i < areas; i++) {
         uint8_t *area = first + i * stride;
         off_t offset = (off_t)(i * options->area_bytes);
-        if (mmap(area, options->area_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, creator->region->fd,
-                 offset) == MAP_FAILED)
+        int flags = MAP_SHARED | MAP_FIXED | (huge_pages(options) ? MAP_POPULATE : 0);
+        if (mmap(area, options->area_bytes, PROT_READ | PROT_WRITE, flags, creator->region->fd, offset) == MAP_FAILED)
             return errno;
         creator->memories[i].area = area;
     }
@@ -117,6 +122,8 @@ int creator_new(struct mapping *region, struct slot_table *table, const struct c
     }
     if (error == 0 && options->guarded)
         error = map_arena(made);
+    else if (error == 0 && huge_pages(options))
+        error = mapping_populate(region, 0, slots * made->slot_bytes);
     if (error != 0) {
         creator_drop(made);
         return error;

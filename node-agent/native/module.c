@@ -74,6 +74,10 @@ static int execute(PyObject *module) {
     if (creator == NULL)
         return -1;
     Py_DECREF(creator); /* the module's dictionary holds it */
+    PyTypeObject *stacks = add_type(module, &stack_creator_spec);
+    if (stacks == NULL)
+        return -1;
+    Py_DECREF(stacks);
     if (PyModule_AddIntConstant(module, "GUARDED_RESERVATION_BYTES", (long)GUARDED_RESERVATION_BYTES) != 0 ||
         PyModule_AddIntConstant(module, "GUARDED_GUARD_BYTES", (long)GUARDED_GUARD_BYTES) != 0 ||
         PyModule_AddIntConstant(module, "SLOTS_MAX", (long)SLOTS_MAX) != 0)

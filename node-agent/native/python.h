@@ -12,7 +12,7 @@
 #include "mapping.h"
 #include "slot_table.h"
 
-extern PyType_Spec region_spec, slot_table_spec, memory_creator_spec, placement_spec;
+extern PyType_Spec region_spec, slot_table_spec, memory_creator_spec, placement_spec, stack_creator_spec;
 
 typedef struct {
     PyTypeObject *region;

@@ -14,7 +14,7 @@ for kind in "${@:-address thread}"; do
       *) echo "sanitize.sh: unknown sanitizer $sanitizer; address and thread are known" >&2; exit 2 ;;
     esac
     "$compiler" -std=c17 -O1 -g -Wall -Wextra -Werror $flags -fno-sanitize-recover=all -pthread -o "$out/$sanitizer" \
-      "$here/tests/native_test.c" "$here/creator.c" "$here/mapping.c" "$here/slot_table.c"
+      "$here/tests/native_test.c" "$here/creator.c" "$here/mapping.c" "$here/slot_table.c" "$here/stacks.c"
     ASAN_OPTIONS=detect_leaks=1 TSAN_OPTIONS=halt_on_error=1 "$out/$sanitizer"
     echo "native: $sanitizer: nothing found"
   done

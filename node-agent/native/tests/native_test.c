@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "../creator.h"
+#include "../stacks.h"
 
 #define PAGE 4096u
 #define WASM ((size_t)65536)
@@ -285,7 +286,42 @@ static void quarantine_is_for_ever(void) {
     pool_drop(&pool);
 }
 
+static void *use_stacks(void *argument) {
+    struct stacks *stacks = argument;
+    wasmtime_stack_memory_t stack[3];
+    for (int round = 0; round < 200; round++) {
+        for (int i = 0; i < 3; i++) {
+            size_t size;
+            CHECK(stacks_new_stack(stacks, i == 2 ? 5000 : 65536, round % 5 == 0, &stack[i]) == NULL);
+            uint8_t *top = stack[i].get_stack_memory(stack[i].env, &size);
+            CHECK(size == (i == 2 ? 8192 : 65536));
+            CHECK(round % 5 != 0 || first_dirty(top - size, size) == size);
+            memset(top - size, 0xcc, size);
+        }
+        for (int i = 0; i < 3; i++)
+            stack[i].finalizer(stack[i].env);
+    }
+    return NULL;
+}
+
+static void stacks_are_reused_and_outlive_their_creator(void) {
+    struct stacks *stacks;
+    pthread_t ids[3];
+    wasmtime_stack_memory_t last;
+    CHECK(stacks_new(4, error_new, &stacks) == 0);
+    for (int i = 0; i < 3; i++)
+        CHECK(pthread_create(&ids[i], NULL, use_stacks, stacks) == 0);
+    for (int i = 0; i < 3; i++)
+        CHECK(pthread_join(ids[i], NULL) == 0);
+    CHECK(stacks_stats(stacks).idle <= 4 && stacks_stats(stacks).reused > 0);
+    CHECK(stacks_new_stack(stacks, 0, false, &last) != NULL && stacks_new_stack(stacks, SIZE_MAX, false, &last) != NULL);
+    CHECK(stacks_new_stack(stacks, 65536, false, &last) == NULL);
+    stacks_drop(stacks);
+    last.finalizer(last.env);
+}
+
 int main(void) {
+    stacks_are_reused_and_outlive_their_creator();
     threads_share_a_table(false);
     threads_share_a_table(true);
     memories_are_counted_in_a_slot();

@@ -80,6 +80,17 @@ def install_memory_creator(config: wasmtime.Config, creator: _native.MemoryCreat
     bindings.wasmtime_config_host_memory_creator_set(config.ptr(), ctypes.byref(description))
 
 
+def install_stack_creator(config: wasmtime.Config, creator: _native.StackCreator) -> None:
+    """Lets the creator make the stacks of asynchronous guests. NB: ignored as install_memory_creator is."""
+    env, new_stack, finalizer = creator.callbacks()
+    description = bindings.wasmtime_stack_creator_t(
+        env=env,
+        new_stack=ctypes.cast(new_stack, bindings.wasmtime_new_stack_memory_callback_t),
+        finalizer=ctypes.cast(finalizer, ctypes.CFUNCTYPE(None, ctypes.c_void_p)),
+    )
+    bindings.wasmtime_config_host_stack_creator_set(config.ptr(), ctypes.byref(description))
+
+
 def install_pooling(config: wasmtime.Config, options: PoolingOptions) -> None:
     """Sets Wasmtime's pooling strategy. NB: what does not fit the address space aborts when the Engine is made."""
     pooling = bindings.wasmtime_pooling_allocation_config_new()

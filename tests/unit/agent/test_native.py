@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from wasmtime import _bindings as bindings
 
 from wasmpool_agent import _native
-from wasmpool_agent.wasmtime_private import error_new_address
+from wasmpool_agent.wasmtime_private import error_new_address, install_stack_creator
 
 ROOT = Path(__file__).parents[3]
 NATIVE = ROOT / "node-agent" / "native"
@@ -132,6 +132,27 @@ def test_a_placement_ends_with_its_block_whatever_happens_inside(
             raise KeyError
     with pytest.raises(PermissionError), creator.placement(1):
         pass
+
+
+def test_asynchronous_guests_use_the_same_stack_one_after_the_other() -> None:
+    creator = _native.StackCreator(idle_max=1, error_new=error_new_address())
+    config = wasmtime.Config()
+    install_stack_creator(config, creator)
+    engine = wasmtime.Engine(config)
+    module = wasmtime.Module(engine, '(module (func (export "f")))')
+    trap, error = ctypes.POINTER(bindings.wasm_trap_t)(), ctypes.POINTER(bindings.wasmtime_error_t)()
+    cells = (bindings.wasmtime_val_t * 1)()
+    for _ in range(3):
+        store = wasmtime.Store(engine)
+        function = wasmtime.Instance(store, module, []).exports(store)["f"]
+        assert isinstance(function, wasmtime.Func)
+        context = bindings.wasmtime_store_context(store.ptr())
+        failed = (ctypes.byref(trap), ctypes.byref(error))
+        call = bindings.wasmtime_func_call_async(context, ctypes.byref(function._func), cells, 0, cells, 0, *failed)
+        assert bindings.wasmtime_call_future_poll(call)
+        bindings.wasmtime_call_future_delete(call)
+        store.close()
+    assert creator.stats() == (1, 2, 1)
 
 
 @pytest.mark.parametrize("sanitizer", ["address", "thread"])

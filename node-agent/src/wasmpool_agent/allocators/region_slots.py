@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Final
 
 import wasmtime
 
@@ -11,12 +12,15 @@ from wasmpool_agent.allocators.interface import Slot
 from wasmpool_agent.refusals import EngineRefusedError, ModuleRefusedError, NoFreeSlotError
 from wasmpool_agent.region import Region
 from wasmpool_agent.slots import SlotTable
-from wasmpool_agent.wasmtime_private import error_new_address, install_memory_creator
+from wasmpool_agent.wasmtime_private import error_new_address, install_memory_creator, install_stack_creator
 from wasmpool_api.limits import WASM_PAGE_BYTES
 from wasmpool_api.wasm_workload import ModuleNeeds
 
 UNSUPPORTED_FEATURES = frozenset({"SharedMemory", "Memory64", "GC", "CustomPageSizes", "Exceptions", "StackSwitching"})
 """Proposals whose memories no slot can hold, or that the engines of this agent have switched off."""
+
+_IDLE_STACKS: Final = 16
+"""Kept mapped for the next asynchronous guest: a few KiB each, of which a guest that recurses deeply makes 512."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ class RegionSlots:
                 f"of {memory_pages} pages in a region of {shape.region_bytes} bytes: {error.strerror}"
             ) from error
 
+        self._stacks = _native.StackCreator(idle_max=_IDLE_STACKS, error_new=error_new_address())
+
     def validate_module(self, needs: ModuleNeeds) -> None:
         """See InstanceAllocator."""
         refuse_unless_it_fits(needs, self._memories, self._memory_pages)
@@ -87,6 +93,7 @@ class RegionSlots:
     def install(self, config: wasmtime.Config) -> None:
         """See InstanceAllocator."""
         install_memory_creator(config, self._creator)
+        install_stack_creator(config, self._stacks)
 
     def allocate(self, workload_id: int, module: int = 0) -> Slot:
         """See InstanceAllocator."""
