@@ -19,7 +19,7 @@ EDITABLES := $(STAMPS)/editables-$(call content,$(PACKAGES) crds/pyproject.toml 
 PYRIGHT := $(STAMPS)/pyright-$(call content,package-lock.json)
 SYSTEM := $(STAMPS)/system-$(call content,scripts/install-system-packages.sh)
 
-TYPED := tests/cluster tests/demo tests/docs tests/e2e demo docs/generate_api_reference.py
+TYPED := tests/chart tests/cluster tests/demo tests/docs tests/e2e charts/generate demo docs/generate_api_reference.py
 
 .PHONY: help
 help: ## this list
@@ -77,6 +77,10 @@ bench: venv ## the measurements behind the figures in the documents
 .PHONY: docs
 docs: venv ## docs/api.md from the CRDs
 	$(PYTHON) docs/generate_api_reference.py
+
+.PHONY: chart
+chart: venv ## the generated parts of the chart: copies of the CRDs, dashboards, the table of values
+	$(PYTHON) -m charts.generate
 
 .PHONY: examples
 examples: venv ## the example guests from source, and examples/guests.yaml that carries them
