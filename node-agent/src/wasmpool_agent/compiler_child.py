@@ -15,6 +15,7 @@ import msgspec
 import wasmtime
 
 from wasmpool_agent.compiler import CompileReason, Report
+from wasmpool_agent.data_segments import join_data_segments
 from wasmpool_agent.engine import compiler_config, settings_key
 from wasmpool_agent.hardening import harden
 from wasmpool_agent.pool_file import read_pool
@@ -67,7 +68,7 @@ def _compile(parsed: argparse.Namespace) -> Report:
         # NB: Module() would take text for WAT.
         return Report(reason=CompileReason.MODULE_INVALID, message=f"not WebAssembly: it begins {wasm[:4].hex()}")
     try:
-        module = wasmtime.Module(engine, wasm)
+        module = wasmtime.Module(engine, join_data_segments(wasm))
     except wasmtime.WasmtimeError as error:
         return _refused(str(error))
     missing = unprovided(imports_of(module))

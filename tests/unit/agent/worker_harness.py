@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -30,13 +31,15 @@ from wasmpool_agent.protocol import (
 from wasmpool_agent.region import Region
 from wasmpool_agent.slots import SlotTable
 from wasmpool_api.codec import decode
-from wasmpool_api.instance_pool import InstancePool
+from wasmpool_api.instance_pool import Backing, InstancePool
 from wasmpool_api.region import region_shape
 
 PATIENCE_SECONDS = 30.0
 
 
-def pool(count: int = 4, backing: str = "BasePages", type: str = "Pooling", **spec: object) -> dict[str, object]:
+def pool(
+    count: int = 4, backing: str = "BasePages", type: str = "Pooling", space: str = "64Mi", **spec: object
+) -> dict[str, object]:
     """An InstancePool's manifest."""
     return {
         "apiVersion": "wasmpool.dev/v1alpha1",
@@ -44,7 +47,7 @@ def pool(count: int = 4, backing: str = "BasePages", type: str = "Pooling", **sp
         "metadata": {"name": "test", "namespace": "default", "uid": "u"},
         "spec": {
             "allocation": {"type": type, "backing": backing},
-            "instanceLimits": {"count": count, "addressSpaceSize": "64Mi"},
+            "instanceLimits": {"count": count, "addressSpaceSize": space},
             **spec,
         },
     }
@@ -59,6 +62,8 @@ class Worker:
         self.log = bytearray()
         self.instance = 0
         self.seen: list[FromWorker] = []
+        self.may_read = asyncio.Event()
+        self.log_ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def next(self, wanted: Callable[[FromWorker], bool]) -> FromWorker:
         """The first message that is wanted and was not yet handed out."""
@@ -73,7 +78,9 @@ class Worker:
     async def load(self, key: str, compiled: Compiled) -> ModuleLoaded | ModuleFailed:
         """Sends an artifact and waits for the verdict."""
         self.channel.post(LoadModule(key=key, size=compiled.size, sha256=compiled.sha256), (compiled.fd,))
-        answer = await self.next(lambda message: isinstance(message, ModuleLoaded | ModuleFailed) and message.key == key)
+        answer = await self.next(
+            lambda message: isinstance(message, ModuleLoaded | ModuleFailed) and message.key == key
+        )
         assert isinstance(answer, ModuleLoaded | ModuleFailed)
         return answer
 
@@ -120,7 +127,9 @@ class Worker:
         assert status == 0
         return [json.loads(line) for line in self.log.splitlines()]
 
-    log_ended: "asyncio.Future[None]"
+    def begin_reading(self) -> None:
+        """From now on somebody reads what the worker writes."""
+        self.may_read.set()
 
 
 class Bench:
@@ -130,7 +139,10 @@ class Bench:
         self.pool_file = directory / "pool.yaml"
         self.pool_file.write_text(json.dumps(manifest))
         self.spec = decode(InstancePool, manifest).spec
-        self.region = Region.reserve(region_shape(self.spec))
+        # Ordinary pages under every pool: what the worker sees is the same, and it needs neither root nor huge pages.
+        shape = region_shape(self.spec)
+        self.region = Region.reserve(replace(shape, backing=Backing.BASE_PAGES, page_bytes=4096))
+        self.region.shape = shape
         self.table = SlotTable.create(self.spec.instance_limits.count, self.spec.allocation.strategy)
 
     def close(self) -> None:
@@ -141,10 +153,10 @@ class Bench:
         return await compile_module(wasm, self.pool_file)
 
     @asynccontextmanager
-    async def worker(self, worker_id: int = 1) -> AsyncIterator[Worker]:
+    async def worker(self, worker_id: int = 1, *, read_log: bool = True) -> AsyncIterator[Worker]:
         """A worker that has said Ready; killed in the end if it has not gone by then."""
         ours, theirs = socket_pair()
-        read_log, write_log = os.pipe()
+        log, write_log = os.pipe()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -160,9 +172,9 @@ class Bench:
         os.close(write_log)
         channel = supervisor_channel(ours)
         worker = Worker(channel, process)
-        loop = asyncio.get_running_loop()
-        worker.log_ended = loop.create_future()
-        reading = asyncio.create_task(self._read(read_log, worker))
+        reading = asyncio.create_task(self._read(log, worker))
+        if read_log:
+            worker.begin_reading()
         try:
             await worker.next(lambda message: isinstance(message, Ready))
             yield worker
@@ -175,9 +187,11 @@ class Bench:
                 except TimeoutError:
                     process.kill()
                     await process.wait()
+            worker.begin_reading()
             await reading
 
     async def _read(self, fd: int, worker: Worker) -> None:
+        await worker.may_read.wait()
         while chunk := await asyncio.to_thread(os.read, fd, 65536):
             worker.log += chunk
         os.close(fd)

@@ -29,10 +29,11 @@ class ArtifactRefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """`number`: equal for equal modules, within this worker."""
+    """`number`: equal for equal modules. `functions`: the names of those that it exports."""
 
     instance_pre: wasmtime.InstancePre
     number: int
+    functions: tuple[str, ...]
 
 
 class Artifacts:
@@ -52,7 +53,8 @@ class Artifacts:
             module = wasmtime.Module.deserialize_file(self._linker.engine, f"/proc/self/fd/{fd}")
         except wasmtime.WasmtimeError as error:
             raise ArtifactRefusedError(LoadReason.INCOMPATIBLE, str(error)) from error
-        artifact = Artifact(self._link(module), int(message.sha256[:15], 16))
+        functions = tuple(export.name for export in module.exports if isinstance(export.type, wasmtime.FuncType))
+        artifact = Artifact(self._link(module), int(message.sha256[:15], 16), functions)
         self._loaded[message.key] = artifact
         return artifact
 

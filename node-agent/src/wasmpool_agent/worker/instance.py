@@ -153,10 +153,10 @@ class Instances:
             if guest.exit_code is not None:
                 return _exited(guest.exit_code)
             return _End(Result.TRAP, message=trap.message, backtrace=trap.backtrace)
+        except TimeoutError:  # NB: before OSError, of which it is one
+            return _End(Result.DEADLINE, message=f"ended at its deadline of {running.start.deadline_seconds:g} s")
         except (wasmtime.WasmtimeError, OSError) as error:
             return _End(Result.ERROR, message=f"the instance could not be made: {error}")
-        except TimeoutError:
-            return _End(Result.DEADLINE, message=f"ended at its deadline of {running.start.deadline_seconds:g} s")
         except asyncio.CancelledError:
             # Whoever cancels this task wants the guest to end, and gets the account of it.
             return _End(Result.STOPPED, message="stopped")
@@ -170,9 +170,10 @@ class Instances:
         on_started(Started(instance=start.instance, slot=running.slot.index, instantiate_seconds=clock() - begun))
         call = self._functions.call(store, making, start.entrypoint, guest)
         if call is None:
+            exported = ", ".join(artifact.functions[:10]) or "none"
             return _End(
                 Result.ERROR,
-                message=f'entrypoint: the module exports no function "{start.entrypoint}" without parameters',
+                message=f'entrypoint: the module exports no function "{start.entrypoint}"; it exports: {exported}',
             )
         await self._scheduler.run(call, running.cpu)
         return _exited(0)

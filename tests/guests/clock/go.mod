@@ -1,0 +1,3 @@
+module wasmpool.dev/tests/clock
+
+go 1.23
