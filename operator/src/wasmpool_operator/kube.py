@@ -6,7 +6,7 @@ refuse objects that are legal but partial.
 
 import json
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 from urllib.parse import urlencode
@@ -27,7 +27,7 @@ PAGE_SIZE: Final = 500
 
 
 @asynccontextmanager
-async def open_cluster() -> AsyncIterator["KubeCluster"]:
+async def open_cluster() -> AsyncGenerator["KubeCluster"]:
     """The cluster of $KUBECONFIG, or else of the pod's service account; closed on exit."""
     configuration = Configuration()
     if os.environ.get("KUBECONFIG"):

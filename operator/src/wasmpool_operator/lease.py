@@ -110,7 +110,8 @@ class Lease:
         if version != self._seen_version:
             self._seen_version, self._seen_at = version, self._monotonic()
             return False
-        seconds = float((lease.get("spec") or {}).get("leaseDurationSeconds") or self._settings.duration)
+        spec: Manifest = lease.get("spec") or {}
+        seconds = float(spec.get("leaseDurationSeconds") or self._settings.duration)
         return self._monotonic() - self._seen_at > seconds
 
     async def _write(self, lease: Manifest, *, holder: str, transitions: int) -> None:

@@ -1,7 +1,7 @@
 """The operator's own metrics. Pools' live figures are the agents' metrics; these are what the operator decided on."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -45,7 +45,7 @@ class Metrics:
         self._leader = Gauge("wasmpool_leader", "1 while this replica holds the lease.", registry=self.registry)
 
     @contextmanager
-    def reconciling(self, kind: str) -> Iterator[None]:
+    def reconciling(self, kind: str) -> Generator[None]:
         """Measures one reconcile."""
         start = self._timer()
         try:

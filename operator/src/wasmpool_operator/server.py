@@ -1,6 +1,6 @@
 """/metrics, /healthz and /readyz on one port."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class Readiness:
 @asynccontextmanager
 async def serving(
     listen: str, metrics: Metrics, readiness: Readiness, healthy: Callable[[], str | None]
-) -> AsyncIterator[None]:
+) -> AsyncGenerator[None]:
     """Serves on `listen` (host:port) until exit. `healthy` returns what is wrong, or None."""
 
     async def get_metrics(_request: web.Request) -> web.Response:
