@@ -42,7 +42,7 @@ def _type_of(schema: Schema) -> str:
     if isinstance(schema.get("additionalProperties"), dict):
         values: Schema = schema["additionalProperties"]
         return f"map to {_type_of(values)}"
-    return str(schema.get("format", kind)) if kind == "integer" else kind
+    return kind
 
 
 def _literal(value: object) -> str:
