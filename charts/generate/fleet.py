@@ -272,10 +272,10 @@ def speed(board: Dashboard) -> Dashboard:
         )
         .with_panel(
             graph(
-                "Wiped",
-                "Memory cleared per second.",
-                [Query(rate("wasmpool_wiped_bytes_total", POOL), POOL_LEGEND)],
-                unit="Bps",
+                "Compile",
+                "Of a module that is in no cache of the node; a cached one is only mapped.",
+                [Query(quantile(q, "wasmpool_compile_seconds"), f"p{int(q * 100)}") for q in (0.5, 0.99)],
+                unit="s",
             )
         )
     )

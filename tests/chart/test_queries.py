@@ -1,61 +1,86 @@
 """The dashboards' and alerts' queries, asked of a real Prometheus.
 
-The series scraped here are those that the queries name, served by the Prometheus client library: what is tested is that
-Prometheus takes every query and can answer it. That the operator and the agents really serve those series is for the
-end-to-end tests, with the same functions.
+What it scrapes is made by the operator's and the agent's own metrics code, told of a pool with some traffic. The
+end-to-end tests ask the same of the real processes, with the same functions.
 """
 
-import re
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from tests.chart.prometheus import Prometheus, QueryError
 from tests.chart.queries import Query, every_query, unanswered
+from wasmpool_agent.metrics import Metrics as AgentMetrics
+from wasmpool_agent.protocol import Exited, Result
+from wasmpool_agent.slots import SlotCounts
+from wasmpool_api.instance_pool import InstancePoolStatus, PoolNodes, PoolSlots, PoolWorkloads
+from wasmpool_api.instance_pool_node import WorkloadState
+from wasmpool_api.meta import Condition
+from wasmpool_operator.metrics import Metrics as OperatorMetrics
+from wasmpool_operator.views import PoolKey
 
 # Needs Prometheus.
 pytestmark = pytest.mark.cluster
 
 EVERY = every_query()
-MATCHER = re.compile(r'(\w+)(=~|!=|=)"([^"]*)"')
-# What the queries group by, beside what they select by.
-LABELS = ("pool_namespace", "pool", "node", "state", "reason", "result", "kind", "backing", "type", "status")
-POOL = {"pool_namespace": "team-a", "pool": "web", "node": "node-1"}
 
 
-def registry_of(queries: list[Query]) -> CollectorRegistry:
-    """Every series that the queries select, with every value that they select it by."""
-    registry = CollectorRegistry()
-    metrics: dict[str, Gauge | Counter | Histogram] = {}
-    for selector in sorted({it for query in queries for it in query.selectors()}):
-        name = selector.partition("{")[0]
-        base = name.removesuffix("_bucket").removesuffix("_total")
-        if base not in metrics:
-            kind = Counter if name.endswith("_total") else Histogram if name.endswith("_bucket") else Gauge
-            metrics[base] = kind(base, "for the test", LABELS, registry=registry)
-        labels = dict.fromkeys(LABELS, "some") | POOL
-        for label, how, value in MATCHER.findall(selector):
-            labels[label] = {"=": value, "!=": f"not {value}"}.get(how, labels[label])
-        series = metrics[base].labels(**labels)
-        if isinstance(series, Histogram):
-            series.observe(0.01)
-        else:
-            series.inc()
-    return registry
+def operator_metrics() -> bytes:
+    """Of a leader with one pool of 16 slots on two nodes."""
+    metrics = OperatorMetrics()
+    metrics.leader(True)
+    metrics.watch_queue("InstancePool", lambda: 3)
+    with metrics.reconciling("InstancePool"):
+        pass
+    status = InstancePoolStatus(
+        nodes=PoolNodes(desired=2, ready=2, updated=1),
+        slots=PoolSlots(capacity=16, allocatable=16, reserved=4, used=2, free=12),
+        workloads=PoolWorkloads(admitted=2, waiting=1, refused=1),
+        conditions=tuple(Condition(kind, "True", "AllGood") for kind in ("Ready", "RegionsReserved")),
+    )
+    metrics.pool(PoolKey("team-a", "web"), status)
+    return metrics.text()
+
+
+def agent_metrics() -> bytes:
+    """Of an agent whose region is reserved, that has judged, compiled and run something."""
+    metrics = AgentMetrics("web", "team-a", "node-1")
+    metrics.region(ready=True, reason="HugePagesReserved", backing="HugePages2Mi", size_bytes=16 << 20)
+    metrics.slots(SlotCounts(free=6, used=1, wiping=1, quarantined=0), reserved=2)
+    metrics.workloads([WorkloadState.RUNNING])
+    metrics.judged(admitted=True, reason="Admitted")
+    metrics.compiled(0.2)
+    metrics.instance_started(3e-5)
+    metrics.instance_exited(Exited(instance=1, result=Result.SUCCESS, wiped_bytes=65536, wipe_seconds=3e-6))
+    return metrics.text()
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Prometheus]:
-    exporter, thread = start_http_server(0, "127.0.0.1", registry=registry_of(EVERY))
-    try:
-        with Prometheus.running({"wasmpool": [f"127.0.0.1:{exporter.server_port}"]}) as running:
-            running.wait_scraped()
-            yield running
-    finally:
-        exporter.shutdown()
-        exporter.server_close()
-        thread.join()
+    class Exporter(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = operator_metrics() + agent_metrics()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *_: object) -> None:  # noqa: A002  the base class names it so
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Exporter) as exporter:
+        thread = Thread(target=exporter.serve_forever)
+        thread.start()
+        try:
+            with Prometheus.running({"wasmpool": [f"127.0.0.1:{exporter.server_port}"]}) as running:
+                running.wait_scraped()
+                yield running
+        finally:
+            exporter.shutdown()
+            thread.join()
 
 
 def test_there_are_queries_of_variables_panels_and_alerts() -> None:
