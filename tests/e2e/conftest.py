@@ -3,15 +3,51 @@
 import contextlib
 import itertools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from subprocess import CompletedProcess
 
 import pytest
 import yaml
 
+from demo.access import RELEASE, ROOT, SYSTEM_NAMESPACE
 from demo.guests import CONFIG_MAP
-from tests.e2e.kube import Kube, KubectlError, pool
+from tests.cluster.running import Running
+from tests.e2e.kube import PAGE_BYTES, Kube, KubectlError, pool
+from wasmpool_api.quantities import Quantity
 
 _NUMBERS = itertools.count(1)
+_INSTALL = (
+    "upgrade",
+    "--install",
+    RELEASE,
+    str(ROOT / "charts" / "wasmpool"),
+    "-n",
+    SYSTEM_NAMESPACE,
+    "--create-namespace",
+)
+_IMAGES = ("--set", "operator.image.tag=dev", "--set", "agent.image.tag=dev")
+
+
+@pytest.fixture(scope="session")
+def kube(cluster: Running) -> Kube:
+    """The real cluster with one node, and wasmpool installed on it as a user would: with Helm, from the checkout."""
+    cluster.helm(*_INSTALL, *_IMAGES)
+    cluster.kubectl("rollout", "status", "deployment", "-n", SYSTEM_NAMESPACE, "--timeout=120s", timeout=150)
+
+    def run(arguments: Sequence[str], *, stdin: str | None = None) -> CompletedProcess[str]:
+        return cluster.kubectl(*arguments, stdin=stdin, check=False)
+
+    return Kube(run)
+
+
+@pytest.fixture(scope="session")
+def node_huge_pages(cluster: Running, kube: Kube) -> int:
+    """Huge pages that the node has for pods, as its kubelet says."""
+    (node,) = kube.all_of("nodes", "")
+    allocatable: str = node["status"]["allocatable"]["hugepages-2Mi"]
+    pages = Quantity.parse(allocatable) // PAGE_BYTES
+    assert pages >= 32, f"the tests' pools need 32 huge pages of 2 MiB, {cluster.node_names[0]} has {pages}"
+    return pages
 
 
 @pytest.fixture

@@ -50,9 +50,10 @@ class Kube:
         return loaded
 
     def all_of(self, kinds: str, namespace: str, selector: str = "") -> list[Object]:
-        """Objects of comma-separated kinds."""
+        """Objects of comma-separated kinds; of the whole cluster with an empty namespace."""
         chosen = ("-l", selector) if selector else ()
-        loaded: Object = json.loads(self.kubectl("get", kinds, "-n", namespace, *chosen, "-o", "json"))
+        where = ("-n", namespace) if namespace else ()
+        loaded: Object = json.loads(self.kubectl("get", kinds, *where, *chosen, "-o", "json"))
         items: list[Object] = loaded["items"]
         return items
 

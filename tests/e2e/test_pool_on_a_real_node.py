@@ -72,7 +72,7 @@ def test_pool_larger_than_the_node_says_both_numbers_while_its_pod_is_pending(
         ({"moduleLimits": {"memoryPages": 70000}}, "memoryPages"),
         (
             {"instanceLimits": {"count": 4, "addressSpaceSize": "1Mi"}, "moduleLimits": {"memoryPages": 160}},
-            "addressSpace",
+            "addressSpaceSize",
         ),
     ],
 )
