@@ -1,0 +1,3 @@
+module wasmpool.dev/tests/pause
+
+go 1.26.0
