@@ -38,7 +38,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 def _limit(memory_bytes: int, cpu_seconds: int) -> None:
     """RLIMIT_DATA counts what can be written, unlike RLIMIT_AS, in which reserved address space counts as memory."""
     if memory_bytes:
-        resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + memory_bytes,) * 2)
+        allowed = _data_bytes() + memory_bytes
+        resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))
     if cpu_seconds:
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,7 +1,6 @@
 """The wheel's async C API, typed: guests that can be suspended, polled and dropped, and host functions that may wait.
 
-Beside `wasmtime_private` the only module that sees wasmtime's private bindings. Everything passes addresses, not
-ctypes pointer objects: making those costs more than the calls themselves.
+Everything passes addresses, not ctypes pointer objects: making those costs more than the calls themselves.
 
 Traps, all of them seen:
 * An exception that leaves a ctypes callback is printed and dropped, and Wasmtime reads the return value as success.
@@ -20,7 +19,8 @@ from struct import Struct, calcsize
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import wasmtime
-from wasmtime import _ffi as ffi
+
+from wasmpool_agent.wasmtime_private import bindings, dll
 
 I32: Final = "I"
 I64: Final = "Q"
@@ -37,26 +37,26 @@ Immediate = Callable[[int, "tuple[int, ...]"], int]
 Waiting = Callable[[int, "tuple[int, ...]"], "int | Wait"]
 """As Immediate; or something to wait for, and then the result is 0."""
 
-_dll: Any = ffi.dll
 _UNCHECKED = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_void_p, c_size_t)
 _ASYNC = ctypes.CFUNCTYPE(None, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_size_t, c_void_p, c_void_p)
 _CONTINUE = ctypes.CFUNCTYPE(c_bool, c_void_p)
-_VALUE_BYTES: Final = ctypes.sizeof(ffi.wasmtime_val_t)
-_VALUE_OFFSET: Final = ffi.wasmtime_val_t.of.offset
-_RAW_BYTES: Final = ctypes.sizeof(ffi.wasmtime_val_raw_t)
-_KIND_I32: Final = ffi.WASMTIME_I32.value
-_KIND_MEMORY: Final = ffi.WASMTIME_EXTERN_MEMORY.value
-_KIND_FUNC: Final = ffi.WASMTIME_EXTERN_FUNC.value
+_VALUE_BYTES: Final = ctypes.sizeof(bindings.wasmtime_val_t)
+_VALUE_OFFSET: Final = bindings.wasmtime_val_t.of.offset
+_RAW_BYTES: Final = ctypes.sizeof(bindings.wasmtime_val_raw_t)
+# wasmtime/val.h and extern.h
+_KIND_I32: Final = 0
+_KIND_FUNC: Final = 0
+_KIND_MEMORY: Final = 3
 
 
 def _quick(name: str, result: Any, *arguments: Any) -> Any:
     """A call that keeps the GIL: for what returns in well under a microsecond and calls nothing back."""
-    return ctypes.PYFUNCTYPE(result, *arguments)((name, _dll))
+    return ctypes.PYFUNCTYPE(result, *arguments)((name, dll))
 
 
 def _slow(name: str, result: Any, *arguments: Any) -> Any:
     """A call that runs guest code or maps memory: the GIL is released."""
-    return ctypes.CFUNCTYPE(result, *arguments)((name, _dll))
+    return ctypes.CFUNCTYPE(result, *arguments)((name, dll))
 
 
 _caller_context = _quick("wasmtime_caller_context", c_void_p, c_void_p)
@@ -112,7 +112,7 @@ class ExportedMemory:
         self._caller = 0
         self._context = 0
         self._handle = 0
-        self._extern = ffi.wasmtime_extern_t()
+        self._extern = bindings.wasmtime_extern_t()
 
     def enter(self, caller: int) -> None:
         """At the beginning of every host function that may look at the memory."""
@@ -126,7 +126,7 @@ class ExportedMemory:
 
     def _find(self) -> None:
         found = _caller_export_get(self._caller, b"memory", 6, ctypes.addressof(self._extern))
-        if not found or _kind(self._extern) != _KIND_MEMORY:
+        if not found or self._extern.kind != _KIND_MEMORY:
             raise HostTrap('the module calls the host but exports no memory named "memory"')
         self._context = _caller_context(self._caller)
         self._handle = ctypes.addressof(self._extern.of)
@@ -207,14 +207,14 @@ class HostFunctions(Generic[GuestT]):
     def instantiate(self, module: wasmtime.InstancePre, store: wasmtime.Store, guest: GuestT) -> "Call[GuestT]":
         """Makes an instance and runs its start function, if it has one."""
         call = Call(self, guest)
-        call.begin(_instantiate(*map(_address, (module.ptr(), store._context())), *call.instance_cells()))
+        call.begin(_instantiate(_address(module.ptr()), _context(store), *call.instance_cells()))
         return call
 
     def call(
         self, store: wasmtime.Store, instantiated: "Call[GuestT]", name: str, guest: GuestT
     ) -> "Call[GuestT] | None":
         """Calls an exported function that takes nothing. None where the instance exports no such function."""
-        context = _address(store._context())
+        context = _context(store)
         call = Call(self, guest)
         function = call.function_cell(context, instantiated, name)
         if not function:
@@ -256,12 +256,12 @@ class Call(Generic[GuestT]):
     def __init__(self, functions: HostFunctions[GuestT], guest: GuestT) -> None:
         self.guest = guest
         self.waits_for: Wait | None = None
-        self.instance = ffi.wasmtime_instance_t()
+        self.instance = bindings.wasmtime_instance_t()
         self._functions = functions
         self._future = 0
         self._failure = (c_void_p * 2)()
-        self._function = ffi.wasmtime_extern_t()
-        self._values = (ffi.wasmtime_val_t * RESULTS_MAX)()
+        self._function = bindings.wasmtime_extern_t()
+        self._values = (bindings.wasmtime_val_t * RESULTS_MAX)()
         self._results = 0
 
     def poll(self) -> bool:
@@ -275,7 +275,7 @@ class Call(Generic[GuestT]):
         trap, error = self._failure
         self._failure[:] = [None, None]
         if trap:
-            text = wasmtime.Trap._from_ptr(ctypes.cast(trap, ctypes.POINTER(ffi.wasm_trap_t))).message
+            text = _trap_message(trap)
             raise GuestTrap(*split_trap(text))
         try:
             _raise(error)
@@ -312,12 +312,12 @@ class Call(Generic[GuestT]):
         instance, text = ctypes.addressof(instantiated.instance), name.encode()
         if not _instance_export_get(context, instance, text, len(text), ctypes.addressof(self._function)):
             return 0
-        return ctypes.addressof(self._function.of) if _kind(self._function) == _KIND_FUNC else 0
+        return ctypes.addressof(self._function.of) if self._function.kind == _KIND_FUNC else 0
 
 
 def yield_every_tick(store: wasmtime.Store) -> None:
     """Before instantiation: guests of this store give the thread back at every tick of the engine's epoch."""
-    context = _address(store._context())
+    context = _context(store)
     _yield_and_update(context, 1)
     store.set_epoch_deadline(1)
 
@@ -326,20 +326,20 @@ def _address(pointer: Any) -> int:
     return ctypes.cast(pointer, c_void_p).value or 0
 
 
-def _kind(extern: ffi.wasmtime_extern_t) -> int:
-    kind: Any = extern.kind  # declared as a ctypes type; a field reads as int
-    return int(kind)
-
-
-def _make_trap(message: str) -> int:
-    text = message.encode()
-    address: int = _trap_new(text, len(text))
-    return address
+# What the package keeps to itself is reached through Any, in the next three functions alone.
+def _context(store: Any) -> int:
+    return _address(store._context())
 
 
 def _raise(error: int | None) -> None:
     if error:
-        raise wasmtime.WasmtimeError._from_ptr(ctypes.cast(error, ctypes.POINTER(ffi.wasmtime_error_t)))
+        kind: Any = wasmtime.WasmtimeError
+        raise kind._from_ptr(ctypes.cast(error, ctypes.POINTER(bindings.wasmtime_error_t)))
+
+
+def _trap_message(trap: int) -> str:
+    kind: Any = wasmtime.Trap
+    return str(kind._from_ptr(ctypes.cast(trap, ctypes.POINTER(bindings.wasm_trap_t))).message)
 
 
 def split_trap(text: str) -> tuple[str, str]:
