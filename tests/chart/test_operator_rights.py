@@ -7,12 +7,12 @@ agent; cleaning up; the lease; that nothing was forbidden; and its metrics under
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -20,6 +20,7 @@ from uuid import uuid4
 import pytest
 import yaml
 
+from tests.chart import fetch
 from tests.chart.conftest import SYSTEM, pool
 from tests.chart.kube import Kubectl, Object
 from tests.chart.prometheus import Prometheus
@@ -37,6 +38,7 @@ class Operator:
     admin: Kubectl
     log: Path
     address: str
+    process: subprocess.Popen[bytes]
 
     def until(self, what: str, holds: Callable[[], object], seconds: float = 30) -> None:
         """Wait for it; an AssertionError with the operator's log if it takes too long."""
@@ -44,6 +46,11 @@ class Operator:
         while not holds():
             assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}\n{self.log.read_text()}"
             time.sleep(0.3)
+
+    def page(self, path: str) -> str:
+        """One of its own pages; empty while it does not answer with 200."""
+        status, body = fetch.get(f"http://{self.address}{path}")
+        return body if status == 200 else ""
 
     def names(self, kind: str) -> set[str]:
         """Of the pool's objects of this kind."""
@@ -54,9 +61,17 @@ class Operator:
 @pytest.fixture(scope="module")
 def operator(installed: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     installed("create", "namespace", NAMESPACE).require()
-    directory = tmp_path_factory.mktemp("operator")
-    config = yaml.safe_load(installed.kubeconfig.read_text())
-    token = installed.token_for("wasmpool-operator", SYSTEM)
+    with replica(installed, tmp_path_factory.mktemp("operator"), "first") as running:
+        yield running
+    for kind in ("instancepools", "pods", "daemonsets", "configmaps", "instancepoolnodes"):
+        installed("delete", kind, "--all", "-n", NAMESPACE, "--force", "--grace-period=0")
+
+
+@contextmanager
+def replica(admin: Kubectl, directory: Path, name: str) -> Generator[Operator]:
+    """One operator, with a token of the chart's ServiceAccount; ended after the block."""
+    config = yaml.safe_load(admin.kubeconfig.read_text())
+    token = admin.token_for("wasmpool-operator", SYSTEM)
     for user in config["users"]:
         user["user"] = {"token": token}
     (directory / "kubeconfig").write_text(yaml.safe_dump(config))
@@ -66,20 +81,18 @@ def operator(installed: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> It
         sys.executable, "-m", "wasmpool_operator.main", "run", "--agent-image", "wasmpool.dev/agent:dev",
         "--lease-namespace", SYSTEM, "--listen", address, "--log-level", "info",
     ]  # fmt: skip
-    environment = os.environ | {"KUBECONFIG": str(directory / "kubeconfig"), "POD_NAME": "test"}
+    environment = os.environ | {"KUBECONFIG": str(directory / "kubeconfig"), "POD_NAME": name}
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
-        yield Operator(installed, directory / "log", address)
+        yield Operator(admin, directory / "log", address, process)
     finally:
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
-        for kind in ("instancepools", "pods", "daemonsets", "configmaps", "instancepoolnodes"):
-            installed("delete", kind, "--all", "-n", NAMESPACE, "--force", "--grace-period=0")
 
 
 def agent_pod(daemon_set: Object, node: str) -> Object:
@@ -153,7 +166,7 @@ def test_it_replaces_outdated_agents_and_removes_their_configuration(operator: O
 
 def test_it_holds_the_lease(operator: Operator) -> None:
     lease = operator.admin.get("lease", "wasmpool-operator", "-n", SYSTEM)
-    assert lease["spec"]["holderIdentity"].startswith("test")
+    assert lease["spec"]["holderIdentity"].startswith("first")
 
 
 def test_it_was_forbidden_nothing(operator: Operator) -> None:
@@ -177,3 +190,17 @@ def test_its_metrics_answer_the_dashboards_queries_about_pools_and_the_operator(
         server.wait_scraped()
         assert unanswered(server, queries) == []
         assert server.query("sum(wasmpool_leader)")[0]["value"][1] == "1"
+
+
+def test_a_second_replica_is_ready_while_it_waits_and_leads_when_the_first_ends(
+    operator: Operator, tmp_path: Path
+) -> None:
+    # NB: one that waits and is not Ready keeps a Deployment of two from ever being available, and with a
+    # PodDisruptionBudget the leader's node from ever being drained.
+    with replica(operator.admin, tmp_path, "second") as second:
+        second.until("Ready", lambda: second.page("/readyz") == "ok")
+        assert "wasmpool_leader 0.0" in second.page("/metrics")
+        operator.process.terminate()
+        second.until("it leads", lambda: "wasmpool_leader 1.0" in second.page("/metrics"))
+        second.until("Ready", lambda: second.page("/readyz") == "ok")
+        assert operator.process.wait(30) == 0

@@ -115,7 +115,8 @@ class OperatorProcess:
         assert self._process is not None
         assert self._process.poll() is None, self.log.read_text()[-2000:]
         try:
-            return self.page("/readyz")[0] == 200
+            # NB: one that waits for the lease of its killed predecessor is Ready too; here it has to lead.
+            return "wasmpool_leader 1.0" in self.page("/metrics")[1] and self.page("/readyz")[0] == 200
         except OSError:
             time.sleep(0.1)
             return False

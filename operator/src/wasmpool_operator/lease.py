@@ -32,7 +32,10 @@ class LeaseSettings:
 
 
 class Lease:
-    """`identity` must be another one for every process. `monotonic`, `now` and `sleep` are passed in for tests."""
+    """`identity` must be another one for every process. `on_standby` is called whenever another one is seen to lead.
+
+    `monotonic`, `now` and `sleep` are passed in for tests.
+    """
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class Lease:
         monotonic: Callable[[], float],
         now: Callable[[], datetime],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_standby: Callable[[], None] = lambda: None,
     ) -> None:
         self._cluster = cluster
         self._settings = settings
@@ -50,6 +54,7 @@ class Lease:
         self._monotonic = monotonic
         self._now = now
         self._sleep = sleep
+        self._on_standby = on_standby
         self._seen_version = ""
         self._seen_at = 0.0
 
@@ -60,6 +65,7 @@ class Lease:
                 if await self._try():
                     _log.info("leading as %s", self._identity)
                     return
+                self._on_standby()
             except ClusterError as error:
                 _log.warning("can't take the lease: %s", error)
             await self._sleep(self._settings.retry)

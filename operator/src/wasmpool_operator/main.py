@@ -120,6 +120,7 @@ async def run(options: Options) -> None:
             identity=f"{os.environ.get('POD_NAME') or socket.gethostname()}_{uuid.uuid4()}",
             monotonic=time.monotonic,
             now=_now,
+            on_standby=readiness.standby,
         )
         metrics.leader(False)
         if not await _unless(stop, lease.acquire()):

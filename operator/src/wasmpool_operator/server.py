@@ -13,14 +13,22 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 @dataclass(slots=True)
 class Readiness:
-    """Ready once the cluster has been read and while this replica leads; `waiting_for` says what is missing."""
+    """Ready once the cluster has been read and while this replica leads, or while it waits for another one to end.
+
+    `waiting_for` says what is missing. NB: a replica in waiting has to be Ready: otherwise a Deployment with two of
+    them never gets available, and a PodDisruptionBudget never lets the leader go.
+    """
 
     waiting_for: str = "the lease"
 
     @property
     def ready(self) -> bool:
-        """Whether this replica does its work."""
+        """Whether this replica does its work, or would at once if the leader ended."""
         return not self.waiting_for
+
+    def standby(self) -> None:
+        """Another replica leads."""
+        self.waiting_for = ""
 
 
 @asynccontextmanager
