@@ -37,6 +37,7 @@ Immediate = Callable[[int, "tuple[int, ...]"], int]
 Waiting = Callable[[int, "tuple[int, ...]"], "int | Wait"]
 """As Immediate; or something to wait for, and then the result is 0."""
 
+_pointer_type: Any = ctypes.POINTER
 _UNCHECKED = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_void_p, c_size_t)
 _ASYNC = ctypes.CFUNCTYPE(None, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_size_t, c_void_p, c_void_p)
 _CONTINUE = ctypes.CFUNCTYPE(c_bool, c_void_p)
@@ -326,6 +327,12 @@ def _address(pointer: Any) -> int:
     return ctypes.cast(pointer, c_void_p).value or 0
 
 
+def _make_trap(message: str) -> int:
+    text = message.encode()
+    address: int = _trap_new(text, len(text))
+    return address
+
+
 # What the package keeps to itself is reached through Any, in the next three functions alone.
 def _context(store: Any) -> int:
     return _address(store._context())
@@ -334,12 +341,12 @@ def _context(store: Any) -> int:
 def _raise(error: int | None) -> None:
     if error:
         kind: Any = wasmtime.WasmtimeError
-        raise kind._from_ptr(ctypes.cast(error, ctypes.POINTER(bindings.wasmtime_error_t)))
+        raise kind._from_ptr(ctypes.cast(error, _pointer_type(bindings.wasmtime_error_t)))
 
 
 def _trap_message(trap: int) -> str:
     kind: Any = wasmtime.Trap
-    return str(kind._from_ptr(ctypes.cast(trap, ctypes.POINTER(bindings.wasm_trap_t))).message)
+    return str(kind._from_ptr(ctypes.cast(trap, _pointer_type(bindings.wasm_trap_t))).message)
 
 
 def split_trap(text: str) -> tuple[str, str]:
