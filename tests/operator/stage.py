@@ -240,9 +240,9 @@ class Stage:
             conditions=[{"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": at}],
         )
 
-    def agent(self, node: str, *, pool: str = "web", slots: int = 4, slot_bytes: int = 2**20) -> Agent:
+    def agent(self, node: str, *, pool: str = "web", slots: int = 4, slot_bytes: int = 2**20, name: str = "") -> Agent:
         """A pod on the node that is ready, and its agent, which has reported once."""
-        pod = self.pod(node, pool=pool)
+        pod = self.pod(node, pool=pool, name=name)
         agent = Agent(
             self.api, self.namespace, pool, node, pod["metadata"]["name"], pod["metadata"]["uid"], slots, slot_bytes
         )

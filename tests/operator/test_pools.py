@@ -6,7 +6,7 @@ We test these aspects:
 * InstancePoolNodes: one for every node that an agent's pod is for, gone when its Node is;
 * status: sums over ready nodes, and for every node that is not ready the reason, with numbers;
 * replacement of agents whose template is outdated;
-* a name that is taken, and limits that make no region.
+* a name that is taken.
 """
 
 import pytest
@@ -16,16 +16,18 @@ from tests.operator.stage import Stage, until
 pytestmark = pytest.mark.cluster
 
 CONDITIONS = {
-    "RegionsReserved": "True", "AgentsAvailable": "True", "Reconciling": "False", "Stalled": "False", "Degraded": "False",
-}  # fmt: skip
+    "RegionsReserved": "True",
+    "AgentsAvailable": "True",
+    "Reconciling": "False",
+    "Stalled": "False",
+    "Degraded": "False",
+}
 
 
 def test_a_pool_gets_all_that_its_agents_need_and_owns_it(stage: Stage) -> None:
     pool = stage.pool(agent={"podLabels": {"tier": "gold"}, "env": [{"name": "A", "value": "b"}]})
     daemon_set = stage.daemon_set()
-    config = next(
-        it for it in stage.api.list("ConfigMap", stage.namespace) if it["metadata"]["name"].startswith("wasmpool-")
-    )
+    (config,) = stage.api.list("ConfigMap", stage.namespace, "wasmpool.dev/pool=web")
     made = [daemon_set, config, stage.get("ServiceAccount", "wasmpool-web"), stage.get("RoleBinding", "wasmpool-web")]
     for it in made:
         (owner,) = it["metadata"]["ownerReferences"]
@@ -130,11 +132,8 @@ def test_an_agent_that_can_not_start_is_named_with_its_containers_reason(stage: 
     stage.pool()
     pod = stage.pod(stage.node("n1"))
     waiting = {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}
-    stage.pod_status(
-        pod, phase="Pending", containerStatuses=[
-            {"name": "agent", "image": "x", "imageID": "", "ready": False, "restartCount": 0, "state": {"waiting": waiting}}
-        ],
-    )  # fmt: skip
+    container = {"name": "agent", "image": "x", "imageID": "", "ready": False, "restartCount": 0}
+    stage.pod_status(pod, phase="Pending", containerStatuses=[container | {"state": {"waiting": waiting}}])
     until(lambda: stage.pool_condition("AgentsAvailable").get("reason") == "ImagePullBackOff")
     (unready,) = stage.get("InstancePool", "web")["status"]["unreadyNodes"]
     assert unready["reason"] == "ImagePullBackOff"
@@ -159,10 +158,7 @@ def test_an_edit_that_agents_act_on_replaces_them_and_one_that_they_do_not_does_
     stage.agents.clear()
     stage.agent(agent.node, slots=6)
     until(lambda: stage.get("InstancePool", "web")["status"]["nodes"] == {"desired": 1, "ready": 1, "updated": 1})
-    configs = [it for it in stage.api.list("ConfigMap", stage.namespace, "wasmpool.dev/pool=web")]
-    until(
-        lambda: len(stage.api.list("ConfigMap", stage.namespace, "wasmpool.dev/pool=web")) == 1, why=str(len(configs))
-    )
+    until(lambda: len(stage.api.list("ConfigMap", stage.namespace, "wasmpool.dev/pool=web")) == 1, why="one ConfigMap")
 
 
 def test_a_new_shape_that_does_not_fit_leaves_the_old_agent_alone(stage: Stage) -> None:
@@ -180,10 +176,8 @@ def test_a_new_shape_that_does_not_fit_leaves_the_old_agent_alone(stage: Stage) 
 
 
 def test_what_has_a_childs_name_but_is_not_the_pools_is_never_adopted(stage: Stage) -> None:
-    account = {
-        "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "wasmpool-web", "namespace": stage.namespace},
-    }  # fmt: skip
-    stage.api.create(account)
+    metadata = {"name": "wasmpool-web", "namespace": stage.namespace}
+    stage.api.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
     stage.pool()
     stalled = until(lambda: (it := stage.pool_condition("Stalled")).get("status") == "True" and it)
     assert stalled["reason"] == "NameTaken"
@@ -193,12 +187,3 @@ def test_what_has_a_childs_name_but_is_not_the_pools_is_never_adopted(stage: Sta
     stage.api.patch("InstancePool", stage.namespace, "web", {"metadata": {"labels": {"nudge": "1"}}})
     stage.daemon_set()
     until(lambda: stage.pool_condition("Stalled").get("status") == "False")
-
-
-def test_limits_that_make_no_region_are_named_with_their_field(stage: Stage) -> None:
-    stage.pool(instanceLimits={"count": 4, "addressSpaceSize": "1Mi"}, moduleLimits={"memoryPages": 160})
-    stalled = until(lambda: (it := stage.pool_condition("Stalled")).get("status") == "True" and it)
-    assert stalled["reason"] == "SpecInvalid"
-    assert stalled["message"].startswith("spec.instanceLimits.addressSpaceSize: ")
-    assert stage.pool_condition("Ready")["status"] == "False"
-    assert not stage.get("DaemonSet", "wasmpool-web")

@@ -26,6 +26,9 @@ from wasmpool_operator.pool.plan import (
 from wasmpool_operator.pool.status import pool_status
 from wasmpool_operator.workload.plan import WorkloadPlan, plan_workloads
 
+NAME_RECHECK_SECONDS = 15.0
+"""Objects that are not ours are not watched: whether a name has become free is seen by looking."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -55,6 +58,8 @@ def plan(observed: Observed, settings: AgentSettings, *, write_refused: Problem 
     rechecks = [it for it in (pool_plan.recheck_seconds, workloads.recheck_seconds) if it is not None]
     if draining:
         rechecks.append(5.0)
+    if problem is not None:
+        rechecks.append(NAME_RECHECK_SECONDS)
     return Plan(
         steps=_steps(observed, pool_plan, workloads),
         members=found,

@@ -16,7 +16,7 @@ from wasmpool_operator.pool.observe import Memory, observe
 from wasmpool_operator.pool.plan import Problem
 from wasmpool_operator.ports import Cluster, Conflict, Refused
 from wasmpool_operator.resources import DAEMON_SETS, ROLE_BINDINGS, SERVICE_ACCOUNTS
-from wasmpool_operator.views import PoolKey
+from wasmpool_operator.views import PoolKey, controlled_by
 
 CONFLICT_RETRY_SECONDS = 0.2
 
@@ -81,13 +81,19 @@ class Reconciler:
 
     async def _look_up_names(self, key: PoolKey, memory: Memory) -> None:
         """Reads what may stand in the way of the pool's children: others' objects don't carry our label."""
-        if self._cache.pools.get(key.namespace, key.name) is None:
+        pool = self._cache.pools.get(key.namespace, key.name)
+        if pool is None:
             return
         name = agent_name(key.name)
         for resource in (SERVICE_ACCOUNTS, ROLE_BINDINGS, DAEMON_SETS):
             table = self._cache.tables()[resource]
-            if (resource, name) in memory.sent or table.get(key.namespace, name) is not None:
+            known = table.get(key.namespace, name)
+            if known is not None and controlled_by(known.metadata, pool.metadata.uid):
+                continue
+            if known is None and (resource, name) in memory.sent:
                 continue
             found = await self._cluster.get(resource, key.namespace, name)
             if found is not None:
                 table.put(found)
+            else:
+                table.forget(key.namespace, name)
