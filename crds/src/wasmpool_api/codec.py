@@ -40,6 +40,8 @@ def encode(value: object) -> Any:
 
 
 def _decode_hook(kind: type[Any], value: object) -> object:
+    if isinstance(value, bool):  # NB: a bool is an int to Python, not to an API
+        raise ValueError(f"{value} can't be read as {kind.__name__}")  # noqa: TRY004 - msgspec turns it into its own error
     if kind is Quantity and isinstance(value, str | int):
         return Quantity.parse(value)
     if kind is Duration and isinstance(value, str):

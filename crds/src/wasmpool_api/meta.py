@@ -59,7 +59,7 @@ class ObjectMeta(msgspec.Struct, frozen=True, rename="camel"):
     owner_references: tuple[OwnerReference, ...] = ()
 
 
-class Condition(msgspec.Struct, frozen=True, rename="camel"):
+class Condition(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """metav1.Condition. `status` is "True", "False" or "Unknown"; `reason` is one of `wasmpool_api.reasons`."""
 
     type: str

@@ -48,6 +48,7 @@ class Waiting(StrEnum):
     POOL_NOT_FOUND = "PoolNotFound"
     NO_READY_NODES = "NoReadyNodes"
     MODULE_PULL_FAILED = "ModulePullFailed"
+    COMPILE_FAILED = "CompileFailed"
     SHARE_EXCEEDED = "ShareExceeded"
     POOL_DRAINING = "PoolDraining"
 

@@ -1,0 +1,299 @@
+"""Covers: every CEL rule, on a real API server: what it refuses, and what it then says.
+
+RULES has an entry for each rule of the three definitions, by its place; a rule without one fails the first test. Each
+entry has changes that break that rule and no other, and what the message must say: the field, what was given and what
+is allowed.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.crds.api import Api, Object, refused, taken
+from tests.crds.objects import REMOVED, full, smallest, with_changes
+from tests.crds.schemas import rules
+
+
+class Case(NamedTuple):
+    """`changes` to `start` that break a rule; the message that says so."""
+
+    changes: Mapping[str, Any]
+    says: str
+    start: Object
+
+
+def pool(changes: Mapping[str, Any], says: str) -> Case:
+    """A change to the smallest pool."""
+    return Case(changes, says, smallest("InstancePool"))
+
+
+def command(changes: Mapping[str, Any], says: str) -> Case:
+    """A change to the smallest workload that runs a command."""
+    return Case(changes, says, smallest("WasmWorkload"))
+
+
+def http(changes: Mapping[str, Any], says: str) -> Case:
+    """A change to a small workload that serves http."""
+    return Case(changes, says, with_changes(smallest("WasmWorkload"), {"spec.run": {"http": {}}}))
+
+
+def expressions(path: str, start: str) -> list[Case]:
+    """What is wrong with a label selector's matchExpressions at `path`."""
+    return [
+        Case({path: [{"key": "k", "operator": "In"}]}, "operator In needs values, there are none", full(start)),
+        Case({path: [{"key": "k", "operator": "NotIn", "values": []}]}, "operator NotIn needs values", full(start)),
+        Case(
+            {path: [{"key": "k", "operator": "Exists", "values": ["a", "b"]}]},
+            "operator Exists takes no values, 2 are given",
+            full(start),
+        ),
+    ]
+
+
+def both(path: str) -> list[Case]:
+    """An environment variable, of a list of the full workload, with both kinds of value."""
+    start = "wasmworkload-http" if "http" in path else "wasmworkload-command"
+    return [
+        Case(
+            {f"{path}[1].value": "text"},
+            "env FROM_CONFIG has both value and valueFrom; one of them is allowed",
+            full(start),
+        )
+    ]
+
+
+def references(path: str) -> list[Case]:
+    """An environment variable of the full workload with two sources, or none."""
+    start = "wasmworkload-http" if "http" in path else "wasmworkload-command"
+    wanted = "valueFrom needs exactly one of configMapKeyRef and secretKeyRef, "
+    return [
+        Case({f"{path}[1].valueFrom.secretKeyRef": {"name": "s", "key": "k"}}, wanted + "both are given", full(start)),
+        Case({f"{path}[1].valueFrom": {}}, wanted + "neither is given", full(start)),
+    ]
+
+
+SPACE = "spec.instanceLimits.addressSpaceSize"
+PORTS = "spec.http.portRange"
+ROLLING = "spec.strategy.rollingUpdate"
+SELECTORS = {
+    "spec.tenancy.allowedNamespaces.selector": "instancepool",
+    "spec.run.http.ingress.selector": "wasmworkload-http",
+}
+QUOTA = "spec.tenancy.quotas[0].namespaceSelector.matchExpressions"
+
+RULES: Mapping[str, list[Case]] = {
+    "InstancePool#0": [
+        pool(
+            {"metadata.name": "a" * 41},
+            f"metadata.name {'a' * 41}: at most 40 characters without a dot are allowed, it has 41",
+        ),
+        pool(
+            {"metadata.name": "a.b"},
+            "metadata.name a.b: at most 40 characters without a dot are allowed, it has 3 and a dot",
+        ),
+    ],
+    "InstancePool.spec#0": [
+        pool(
+            {"spec.allocation": {"backing": "BasePages", "fallback": "BasePages"}},
+            "allocation.fallback BasePages is for a backing of huge pages; with backing BasePages only None is allowed",
+        )
+    ],
+    "InstancePool.spec#1": [
+        pool(
+            {"spec.allocation": {"backing": "BasePages", "strategy": "Random"}},
+            "allocation.strategy Random needs backing HugePages2Mi or HugePages1Gi",
+        )
+    ],
+    "InstancePool.spec#2": [
+        pool(
+            {"spec.tenancy.allowedNamespaces": {"from": "Selector"}},
+            "tenancy.allowedNamespaces.from is Selector, but there is no selector",
+        ),
+        pool(
+            {"spec.tenancy.allowedNamespaces": {"from": "All", "selector": {}}},
+            "tenancy.allowedNamespaces.selector is only allowed with from Selector, from is All",
+        ),
+    ],
+    "InstancePool.spec#3": [
+        pool(
+            {SPACE: "8Mi"},
+            "instanceLimits.addressSpaceSize is 8Mi, but a slot of memories 1 with memoryPages 160 takes 10485760 bytes",
+        ),
+        pool(
+            {SPACE: 4294967296, "spec.moduleLimits": {"memories": 2, "memoryPages": 65536}},
+            "instanceLimits.addressSpaceSize is 4294967296, but a slot of memories 2 with memoryPages 65536 takes "
+            "8589934592 bytes",
+        ),
+    ],
+    "InstancePool.spec#4": [
+        pool(
+            {"spec.instanceLimits.count": 100000, "spec.moduleLimits": {"memoryPages": 65536}},
+            "instanceLimits.count 100000 with memories 1 and memoryPages 65536 makes a region of 429496729600000 bytes on "
+            "each node; at most 140737488355328 (128Ti) are allowed",
+        )
+    ],
+    f"InstancePool.{SPACE}#0": [
+        pool(
+            {SPACE: given},
+            f"instanceLimits.addressSpaceSize is {given}; a multiple of 64Ki from 64Ki to 128Ti is allowed",
+        )
+        for given in ("0", "1Ki", "65537", "100M", "129Ti", "0.3Ki", "9999999Ei", 65535)
+    ],
+    "InstancePool.spec.runtime.requestDeadline#0": [
+        pool({"spec.runtime.requestDeadline": given}, f"runtime.requestDeadline is {given}; more than zero is wanted")
+        for given in ("0s", "0h0m0.00s")
+    ],
+    "InstancePool.spec.tenancy.allowedNamespaces.selector.matchExpressions[]#0": expressions(
+        "spec.tenancy.allowedNamespaces.selector.matchExpressions", "instancepool"
+    ),
+    "InstancePool.spec.tenancy.quotas[].namespaceSelector.matchExpressions[]#0": expressions(QUOTA, "instancepool"),
+    f"InstancePool.{PORTS}#0": [
+        pool({PORTS: given}, f"http.portRange is {given}; first-last with 1024 <= first <= last <= 65535 is allowed")
+        for given in ("1023-2000", "30001-30000", "60000-65536", "10000-99999")
+    ],
+    f"InstancePool.{PORTS}#1": [
+        pool({PORTS: given}, f"http.portRange {given} contains 9464, the port of the agent itself")
+        for given in ("9000-9999", "9464-9464", "1024-9464", "9464-65535")
+    ],
+    "InstancePool.spec.agent.env[]#0": [
+        pool(
+            {"spec.agent.env": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]},
+            "agent.env A has both value and valueFrom; one of them is allowed",
+        )
+    ],
+    "InstancePool.spec.updateStrategy.maxUnavailable#0": [
+        pool(
+            {"spec.updateStrategy.maxUnavailable": given},
+            "maxUnavailable is 0, with which no agent could ever be replaced",
+        )
+        for given in (0, "0%")
+    ],
+    "InstancePoolNode#0": [
+        Case(
+            {"metadata.name": "q.n"},
+            "metadata.name is q.n, p.n (spec.poolName.spec.nodeName) is wanted",
+            smallest("InstancePoolNode"),
+        )
+    ],
+    "WasmWorkload#0": [
+        http({"metadata.name": given}, f"metadata.name {given}: an http workload gives its name to a Service")
+        for given in ("a.b", "1a", "a" * 64)
+    ],
+    "WasmWorkload.spec#0": [
+        command({"spec.minInstances": 2}, "minInstances is 2, at most instances, 1, is allowed"),
+        command({"spec.instances": 3, "spec.minInstances": 4}, "minInstances is 4, at most instances, 3, is allowed"),
+    ],
+    "WasmWorkload.spec#1": [
+        command(
+            {"spec.burst": 2, "spec.run.command.restartPolicy": given},
+            f"burst is 2, 0 is allowed with restartPolicy {given}",
+        )
+        for given in ("Never", "OnFailure")
+    ],
+    "WasmWorkload.spec#2": [
+        command({ROLLING: {"maxSurge": surge, "maxUnavailable": unavailable}}, "nothing could ever be replaced")
+        for surge, unavailable in ((0, 0), ("0%", 0), (0, "0%"), ("0%", "0%"))
+    ],
+    "WasmWorkload.spec.module#0": [
+        command(
+            {"spec.module.configMap": {"name": "c", "key": "k"}},
+            "module needs exactly one of image and configMap, both are given",
+        ),
+        command({"spec.module": {}}, "module needs exactly one of image and configMap, neither is given"),
+    ],
+    "WasmWorkload.spec.run#0": [
+        command({"spec.run.http": {}}, "run needs exactly one of command and http, both are given"),
+        command({"spec.run": {}}, "run needs exactly one of command and http, neither is given"),
+    ],
+    "WasmWorkload.spec.run.http#0": [
+        http({"spec.run.http.ingress": {"from": "Selector"}}, "ingress.from is Selector, but there is no selector"),
+        http(
+            {"spec.run.http.ingress": {"selector": {}}},
+            "ingress.selector is only allowed with from Selector, from is Same",
+        ),
+    ],
+    "WasmWorkload.spec.run.http.ingress.selector.matchExpressions[]#0": expressions(
+        "spec.run.http.ingress.selector.matchExpressions", "wasmworkload-http"
+    ),
+    **{
+        f"WasmWorkload.spec.run.{run}.deadline#0": [
+            case({f"spec.run.{run}.deadline": given}, f"{run}.deadline is {given}; more than zero is wanted")
+            for given in ("0s", "0h0m0.00s")
+        ]
+        for run, case in (("command", command), ("http", http))
+    },
+    **{f"WasmWorkload.spec.run.{run}.env[]#0": both(f"spec.run.{run}.env") for run in ("command", "http")},
+    **{
+        f"WasmWorkload.spec.run.{run}.env[].valueFrom#0": references(f"spec.run.{run}.env")
+        for run in ("command", "http")
+    },
+}
+CHANGES: Mapping[str, list[Case]] = {
+    "WasmWorkload.spec.poolRef#0": [
+        command({"spec.poolRef.name": "q"}, "poolRef can't be changed; make a new WasmWorkload for another pool"),
+        command({"spec.poolRef.namespace": "q"}, "poolRef can't be changed"),
+    ],
+    "WasmWorkload.spec.run#1": [
+        command({"spec.run": {"http": {}, "command": None}}, "run is command and its kind can't be changed"),
+        http({"spec.run": {"command": {}, "http": None}}, "run is http and its kind can't be changed"),
+    ],
+}
+"""Rules on what an update changes."""
+
+TAKEN: Mapping[str, Case] = {
+    "a name of 40 characters": pool({"metadata.name": "a" * 40}, ""),
+    "the smallest address space that holds a slot": pool({SPACE: "10Mi"}, ""),
+    "a slot of 64 KiB": pool({SPACE: "64Ki", "spec.moduleLimits": {"memoryPages": 1}}, ""),
+    "an address space as a number": pool({SPACE: 2147483648}, ""),
+    "an address space of a fraction": pool({SPACE: "1.5Gi"}, ""),
+    "the largest region": pool({"spec.instanceLimits.count": 32768, "spec.moduleLimits": {"memoryPages": 65536}}, ""),
+    "ports around the agent's": pool({PORTS: "9465-65535"}, ""),
+    "one port": pool({PORTS: "1024-1024"}, ""),
+    "no instances with a minimum": command({"spec.instances": 0, "spec.minInstances": 2}, ""),
+    "a burst of what runs for ever": command({"spec.instances": 0, "spec.burst": 2}, ""),
+    "a command with a dot in its name": command({"metadata.name": "a.b"}, ""),
+    "an empty selector": pool({"spec.tenancy.allowedNamespaces": {"from": "Selector", "selector": {}}}, ""),
+    "random slots on demand": pool(
+        {"spec.allocation": {"type": "OnDemand", "backing": "BasePages", "strategy": "Random"}}, ""
+    ),
+}
+
+
+def test_every_rule_has_a_case() -> None:
+    assert sorted(rule.id for rule in rules()) == sorted([*RULES, *CHANGES])
+
+
+ALL_CASES = [pytest.param(it, id=f"{rule}-{n}") for rule, cases in RULES.items() for n, it in enumerate(cases)]
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("case", ALL_CASES)
+def test_a_rule_refuses_and_says_why(api: Api, case: Case) -> None:
+    answer = refused(api.create(with_changes(case.start, case.changes), dry_run=True))
+    assert answer.code == 422
+    assert answer.says(case.says), answer
+    assert len(answer.causes) == 1, f"one mistake, one message: {answer.causes}"
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    "case", [pytest.param(it, id=f"{rule}-{n}") for rule, all in CHANGES.items() for n, it in enumerate(all)]
+)
+def test_a_rule_refuses_a_change_and_says_why(api: Api, case: Case) -> None:
+    kind, name = case.start["kind"], case.start["metadata"]["name"]
+    api.delete(kind, name)
+    taken(api.create(case.start))
+    try:
+        (change,) = case.changes.items()
+        answer = refused(api.patch(kind, name, with_changes({}, {change[0]: change[1]})))
+        assert answer.code == 422
+        assert answer.says(case.says), answer
+    finally:
+        api.delete(kind, name)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("name", TAKEN)
+def test_what_is_just_within_the_rules_is_taken(api: Api, name: str) -> None:
+    taken(api.create(with_changes(TAKEN[name].start, TAKEN[name].changes), dry_run=True))
