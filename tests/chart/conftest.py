@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chart.kube import CHART, Helm, Kubectl, Object
-from tests.cluster import binaries
+from tests.cluster import binaries, standing_alone
 
 SYSTEM = "wasmpool-system"
 
@@ -20,9 +20,21 @@ def helm() -> Helm:
 
 
 @pytest.fixture(scope="session")
-def admin() -> Kubectl:
-    """kubectl as a cluster admin of a control plane without nodes."""
-    return Kubectl(binaries.one("kubectl"), Path(os.environ["WASMPOOL_TEST_KUBECONFIG"]))
+def admin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
+    """kubectl as a cluster admin of a control plane without nodes.
+
+    NB: not the session's shared one: a release owns the kinds of the whole cluster, and others have put theirs there.
+    """
+    given = os.environ.get("WASMPOOL_TEST_KUBECONFIG")
+    if given:
+        yield Kubectl(binaries.one("kubectl"), Path(given))
+        return
+    state = tmp_path_factory.mktemp("chart-control-plane")
+    try:
+        running = standing_alone.up(state, controllers=False, owned=True)
+        yield Kubectl(binaries.one("kubectl"), running.kubeconfig)
+    finally:
+        standing_alone.down(state)
 
 
 @pytest.fixture(scope="session")
