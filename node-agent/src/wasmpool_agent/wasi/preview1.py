@@ -10,7 +10,7 @@ from struct import Struct
 from typing import Final
 
 from wasmpool_agent.wasi.errno import Errno, WasiError
-from wasmpool_agent.wasi.guest import EmptyInput, FdFlags, FileType, Guest, OutputStream
+from wasmpool_agent.wasi.guest import EmptyInput, FdFlags, FileType, Guest, OutputStream, Rights
 from wasmpool_agent.wasi.poll import clock_ns, poll_oneoff
 from wasmpool_agent.wasmtime_async import HostTrap, Wait
 
@@ -68,7 +68,7 @@ def clock_time_get(guest: Guest, clock: int, _precision: int, time_out: int) -> 
 @_function
 def fd_write(guest: Guest, fd: int, iovecs: int, count: int, written_out: int) -> Errno | Wait:
     descriptor = guest.descriptor(fd)
-    if not isinstance(descriptor, OutputStream):
+    if not isinstance(descriptor, OutputStream) or not descriptor.rights & Rights.FD_WRITE:
         raise WasiError(Errno.NOT_CAPABLE)
     vectors = guest.memory.iovecs(iovecs, count)
     data = guest.memory.gather(vectors, WRITE_MAX_BYTES)
@@ -78,7 +78,8 @@ def fd_write(guest: Guest, fd: int, iovecs: int, count: int, written_out: int) -
 
 @_function
 def fd_read(guest: Guest, fd: int, iovecs: int, count: int, read_out: int) -> Errno:
-    if not isinstance(guest.descriptor(fd), EmptyInput):
+    descriptor = guest.descriptor(fd)
+    if not isinstance(descriptor, EmptyInput) or not descriptor.rights & Rights.FD_READ:
         raise WasiError(Errno.NOT_CAPABLE)
     guest.memory.iovecs(iovecs, count)
     guest.memory.write_u32(read_out, 0)
@@ -110,7 +111,7 @@ def fd_fdstat_get(guest: Guest, fd: int, stat_out: int) -> Errno:
 @_function
 def fd_fdstat_set_flags(guest: Guest, fd: int, flags: int) -> Errno:
     descriptor = guest.descriptor(fd)
-    if flags & ~(FdFlags.APPEND | FdFlags.NONBLOCK):
+    if flags & ~int(FdFlags.APPEND | FdFlags.NONBLOCK):
         raise WasiError(Errno.INVALID)
     descriptor.flags = flags
     return Errno.SUCCESS
@@ -119,8 +120,9 @@ def fd_fdstat_set_flags(guest: Guest, fd: int, flags: int) -> Errno:
 @_function
 def fd_fdstat_set_rights(guest: Guest, fd: int, base: int, inheriting: int) -> Errno:
     descriptor = guest.descriptor(fd)
-    if base & ~descriptor.rights or inheriting:
+    if base & ~int(descriptor.rights) or inheriting:  # NB: of a flag, ~ gives known flags only
         raise WasiError(Errno.NOT_CAPABLE)
+    descriptor.rights = Rights(base)
     return Errno.SUCCESS
 
 
