@@ -1,22 +1,21 @@
 """The API server that the definitions are tested on, and the definitions in it."""
 
-import os
 import re
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.cluster import binaries
+from tests.cluster.running import Running
 from tests.crds.api import Api
 from tests.crds.schemas import MANIFESTS
 
 
 @pytest.fixture(scope="session")
-def kubectl() -> tuple[str, ...]:
+def kubectl(api_server: Running) -> tuple[str, ...]:
     """The command, as a cluster admin of a control plane without nodes."""
-    return (str(binaries.one("kubectl")), "--kubeconfig", str(Path(os.environ["WASMPOOL_TEST_KUBECONFIG"])))
+    return (str(binaries.one("kubectl")), "--kubeconfig", str(api_server.kubeconfig))
 
 
 @pytest.fixture(scope="session")

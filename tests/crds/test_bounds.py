@@ -33,11 +33,11 @@ def start_of(field: Field) -> str:
 def outside(field: Field) -> Iterator[Outside]:
     """A value outside of each bound."""
     start, found = start_of(field), field.schema
-    if "{}" in field.path or is_inside_opaque(field):
+    if "{}" in field.path:
         return
     path = field.path.replace("[]", "[0]")
-    if path.endswith("matchExpressions[0].values[0]"):
-        return  # bounded as an item; its list has two
+    for name, index in (("valueFrom.configMapKeyRef", 1), ("valueFrom.secretKeyRef", 2)):
+        path = path.replace(f"[0].{name}", f"[{index}].{name}")  # the variable of full/ that has it
     if "minimum" in found:
         yield Outside(start, path, "minimum", found["minimum"] - 1)
     if "maximum" in found:
@@ -59,11 +59,6 @@ def outside(field: Field) -> Iterator[Outside]:
     for name in found.get("required", ()):
         if path:
             yield Outside(start, f"{path}.{name}", "required", REMOVED)
-
-
-def is_inside_opaque(field: Field) -> bool:
-    """Not in the types: the environment's own sources."""
-    return False
 
 
 CASES = [

@@ -186,7 +186,7 @@ def test_the_kinds_have_what_their_users_expect() -> None:
         assert version["name"] == "v1alpha1"
         assert spec["scope"] == "Namespaced"
         assert spec["names"]["shortNames"] == [short]
-        assert spec["names"]["categories"] == ["wasm"]
+        assert spec["names"]["categories"] == ["wasmpool"]
         assert "status" in version["subresources"]
 
 

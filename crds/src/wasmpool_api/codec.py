@@ -3,7 +3,8 @@
 Everything that enters wasmpool from outside passes `decode` once; inside, only types travel.
 """
 
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
 
@@ -57,3 +58,29 @@ def _encode_hook(value: object) -> object:
     if isinstance(value, Quantity | Duration):
         return str(value)
     raise NotImplementedError(f"{type(value).__name__} has no form in YAML")
+
+
+def unknown_fields(kind: type[Any], obj: object, path: str = "") -> tuple[str, ...]:
+    """Paths of the fields of `obj` that `kind` does not have, as a person writes them (`spec.instanceLimit`).
+
+    For files that no API server has pruned. Not looked into: metadata, of which only a part is declared here, and what
+    is not a Struct (labels, a container's resources). `obj` itself need not be valid.
+    """
+    origin = get_origin(kind)
+    if origin in {Union, UnionType}:
+        return next((unknown_fields(it, obj, path) for it in get_args(kind) if it is not NoneType), ())
+    if origin is tuple and isinstance(obj, list):
+        items = cast("list[object]", obj)
+        (item, *_) = get_args(kind)
+        return tuple(found for at, it in enumerate(items) for found in unknown_fields(item, it, f"{path}[{at}]"))
+    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(obj, dict)):
+        return ()
+    known = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    found: list[str] = []
+    for name, value in cast("dict[object, object]", obj).items():
+        here = f"{path}.{name}" if path else str(name)
+        if name not in known:
+            found.append(here)
+        elif here != "metadata":
+            found += unknown_fields(known[str(name)], value, here)
+    return tuple(found)

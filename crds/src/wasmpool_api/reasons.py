@@ -27,6 +27,8 @@ class NodeReason(StrEnum):
     AGENT_NOT_READY = "AgentNotReady"
     AGENT_TOO_OLD = "AgentTooOld"
     ENGINE_REFUSED = "EngineRefused"
+    IN_SERVICE = "InService"
+    STOPPING = "Stopping"
 
 
 class Refusal(StrEnum):

@@ -38,7 +38,7 @@ class OnNodeLost(StrEnum):
     WAIT = "Wait"
 
 
-class PoolRef(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+class PoolRef(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
     """`namespace` defaults to the workload's own."""
 
     name: str
