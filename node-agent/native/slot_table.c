@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MAGIC UINT64_C(0x31306c6f6f707377) /* "wspool01" */
@@ -40,6 +41,11 @@ struct slot_table {
 };
 
 #define HEADER_BYTES 4096u
+
+/* Inside are about a microsecond and no system call. Whoever waits longer waits for a process that is stopped, and is
+ * told so (ETIMEDOUT) instead of stopping with it. */
+#define LOCK_SECONDS 10
+
 _Static_assert(sizeof(struct header) <= HEADER_BYTES, "the header is one page");
 _Static_assert(sizeof(struct slot_record) == 64, "a record is one cache line");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LONG_LOCK_FREE == 2, "atomics work between processes");
@@ -88,7 +94,13 @@ static void recover(struct slot_table *table) {
 }
 
 static int lock(struct slot_table *table) {
-    int error = pthread_mutex_lock(&table->header->mutex);
+    int error = pthread_mutex_trylock(&table->header->mutex);
+    if (error == EBUSY) {
+        struct timespec deadline;
+        clock_gettime(CLOCK_REALTIME, &deadline);
+        deadline.tv_sec += LOCK_SECONDS;
+        error = pthread_mutex_timedlock(&table->header->mutex, &deadline); /* known to ThreadSanitizer; clocklock is not */
+    }
     if (error == EOWNERDEAD) {
         table->header->recoveries++;
         recover(table);

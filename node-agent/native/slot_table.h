@@ -80,7 +80,8 @@ void slot_table_mark_used(struct slot_table *table, uint32_t index);
 void slot_table_mark_wiping(struct slot_table *table, uint32_t index);
 void slot_table_mark_clean(struct slot_table *table, uint32_t index);
 
-/* For the test of recovery: takes the lock and does not give it back. */
+/* For the test of recovery: takes the lock and does not give it back.
+ * NB: the process must die with the table mapped: the kernel finds a dead owner's lock through its memory. */
 int slot_table_lock_for_test(struct slot_table *table);
 
 #endif

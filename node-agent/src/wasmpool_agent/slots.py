@@ -62,7 +62,7 @@ class SlotTable:
     """The table, mapped in this process, and its descriptor, which it owns.
 
     A process that dies inside a call harms nobody: the next caller puts the table in order first. A process that is
-    *stopped* inside a call (about a microsecond) stops the others' calls too.
+    *stopped* inside a call (about a microsecond) makes the others' calls fail with TimeoutError after 10 s.
     """
 
     def __init__(self, fd: int, native: _native.SlotTable, strategy: AllocationStrategy) -> None:

@@ -210,6 +210,36 @@ def test_a_process_killed_inside_the_lock_leaves_a_table_in_order(table: SlotTab
     assert table.native.broken() is None
 
 
+HALFWAY = {
+    "taken, but still on the free stack": "words[record(2)] = 1",
+    "freed, but not yet on the free stack": "words[record(0)] = 0",
+    "dirty, but said to be free": "words[record(3) + 6] = 1",
+    "in a state that there is not": "words[record(1)] = 77",
+}
+
+
+@pytest.mark.parametrize("change", HALFWAY)
+def test_what_a_killed_process_had_half_done_is_put_in_order_before_the_next_call(
+    table: SlotTable, change: str
+) -> None:
+    assert [table.take(1, 1), table.take(1, 1)] == [0, 1]
+    code = (
+        "import mmap, os, signal\nfrom wasmpool_agent import _native\n"
+        f"words = memoryview(mmap.mmap({table.fd}, 0)).cast('I')\n"
+        "def record(index): return (4096 + 64 * index) // 4\n"
+        f"locked = _native.SlotTable({table.fd}); locked.lock_for_test()\n{HALFWAY[change]}\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], pass_fds=[table.fd], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert table.native.broken() is None
+    assert table.counts().total == SLOTS
+    taken = {table.take(3, 3) for _ in range(table.counts().free + table.counts().wiping)}
+    assert None not in taken
+    assert table.take(3, 3) is None
+    assert not taken & set(table.owned_by(1))
+
+
 def test_what_is_no_slot_table_is_refused() -> None:
     for content in (b"", b"x" * 8192):
         fd = os.memfd_create("no-table")
