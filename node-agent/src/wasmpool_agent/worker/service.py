@@ -76,8 +76,9 @@ class Service:
             return 2
         finally:
             await self._stop_all()
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await self._channel.drain()
+            with suppress(TimeoutError):  # a supervisor that does not read is told nothing
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await self._channel.drain()
 
     def _handle(self, message: ToWorker, fds: tuple[int, ...]) -> None:
         match message:
