@@ -100,7 +100,7 @@ ALLOCATORS = pytest.mark.parametrize(
         pytest.param({"backing": "BasePages"}, id="base-pages"),
         pytest.param({"backing": "HugePages2Mi"}, id="compact"),
         pytest.param({"backing": "HugePages2Mi", "space": "6Gi"}, id="guarded"),
-        pytest.param({"type": "OnDemand"}, id="on-demand"),
+        pytest.param({"allocator": "OnDemand"}, id="on-demand"),
     ],
 )
 

@@ -38,7 +38,7 @@ PATIENCE_SECONDS = 30.0
 
 
 def pool(
-    count: int = 4, backing: str = "BasePages", type: str = "Pooling", space: str = "64Mi", **spec: object
+    count: int = 4, backing: str = "BasePages", allocator: str = "Pooling", space: str = "64Mi", **spec: object
 ) -> dict[str, object]:
     """An InstancePool's manifest."""
     return {
@@ -46,7 +46,7 @@ def pool(
         "kind": "InstancePool",
         "metadata": {"name": "test", "namespace": "default", "uid": "u"},
         "spec": {
-            "allocation": {"type": type, "backing": backing},
+            "allocation": {"type": allocator, "backing": backing},
             "instanceLimits": {"count": count, "addressSpaceSize": space},
             **spec,
         },
@@ -122,8 +122,7 @@ class Worker:
         self.channel.post(Shutdown())
         async with asyncio.timeout(PATIENCE_SECONDS):
             status = await self.process.wait()
-            while not self.log_ended.done():
-                await asyncio.sleep(0.01)
+            await self.log_ended
         assert status == 0
         return [json.loads(line) for line in self.log.splitlines()]
 
