@@ -73,7 +73,7 @@ def unknown_fields(kind: type[Any], obj: object, path: str = "") -> tuple[str, .
         items = cast("list[object]", obj)
         (item, *_) = get_args(kind)
         return tuple(found for at, it in enumerate(items) for found in unknown_fields(item, it, f"{path}[{at}]"))
-    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(obj, dict)):
+    if origin is not None or not issubclass(kind, msgspec.Struct) or not isinstance(obj, dict):
         return ()
     known = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
     found: list[str] = []

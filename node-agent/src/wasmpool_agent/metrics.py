@@ -1,0 +1,121 @@
+"""What the agent measures, in a registry of its own, ready to be scraped."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from wasmpool_agent.protocol import Exited, Result
+from wasmpool_agent.slots import SlotCounts
+from wasmpool_api.instance_pool_node import WorkloadState
+
+_LABELS: Final = ("pool", "pool_namespace", "node")
+_MICROSECONDS: Final = (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2, 0.1, 1.0)
+
+
+class Metrics:
+    """Every series carries the pool, its namespace and the node. Methods are called from the event loop only."""
+
+    def __init__(self, pool: str, pool_namespace: str, node: str) -> None:
+        self._registry = CollectorRegistry()
+        self._own = (pool, pool_namespace, node)
+        self._slots = self._gauge("wasmpool_slots", "Slots by state.", "state")
+        self._capacity = self._gauge("wasmpool_slots_capacity", "Slots of the region.")
+        self._allocatable = self._gauge("wasmpool_slots_allocatable", "Slots that are not quarantined.")
+        self._reserved = self._gauge("wasmpool_slots_reserved", "Slots that workloads hold a reservation for.")
+        self._used = self._gauge("wasmpool_slots_used", "Slots in which an instance lives.")
+        self._region_bytes = self._gauge("wasmpool_region_bytes", "Size of the region.", "backing")
+        self._region_ready = self._gauge("wasmpool_region_ready", "1 if the region is reserved.", "reason")
+        self._workloads = self._gauge("wasmpool_workloads", "Assignments by state.", "state")
+        self._workers = self._gauge("wasmpool_workers", "Worker processes that are ready.")
+        self._started = self._counter("wasmpool_instances_started", "Instances whose guest began.")
+        self._exited = self._counter("wasmpool_instances_exited", "Instances that ended, by how.", "result")
+        self._admissions = self._counter("wasmpool_admissions", "Verdicts on modules.", "result", "reason")
+        self._worker_restarts = self._counter("wasmpool_worker_restarts", "Workers that ended and were replaced.")
+        self._wiped_bytes = self._counter("wasmpool_wiped_bytes", "Bytes of slots that were wiped after a tenant.")
+        self._status_writes = self._counter("wasmpool_status_writes", "Writes of the node's status.", "result")
+        self._wipe_seconds = self._histogram("wasmpool_wipe_seconds", "Time to wipe one slot.")
+        self._instantiate_seconds = self._histogram(
+            "wasmpool_instantiate_seconds", "Time from a free slot to an instance in it."
+        )
+        self._compile_seconds = self._histogram(
+            "wasmpool_compile_seconds", "Time to compile one module.", (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+        )
+        for counter in (self._started, self._worker_restarts, self._wiped_bytes):
+            counter.labels(*self._own)
+        for result in Result:
+            self._exited.labels(*self._own, result.value)
+
+    def region(self, *, ready: bool, reason: str, backing: str = "", size_bytes: int = 0) -> None:
+        """Replaces what was said before: there is one reason at a time."""
+        self._region_ready.clear()
+        self._region_ready.labels(*self._own, reason).set(int(ready))
+        self._region_bytes.clear()
+        if ready:
+            self._region_bytes.labels(*self._own, backing).set(size_bytes)
+
+    def slots(self, counts: SlotCounts, reserved: int) -> None:
+        """The table's count, and the sum of the reservations."""
+        for state in ("free", "used", "wiping", "quarantined"):
+            self._slots.labels(*self._own, state).set(getattr(counts, state))
+        self._capacity.labels(*self._own).set(counts.total)
+        self._allocatable.labels(*self._own).set(counts.total - counts.quarantined)
+        self._reserved.labels(*self._own).set(reserved)
+        self._used.labels(*self._own).set(counts.used)
+
+    def workloads(self, states: Iterable[WorkloadState]) -> None:
+        """Counts them; states without any are 0, not absent."""
+        counts: Mapping[WorkloadState, int] = dict.fromkeys(WorkloadState, 0)
+        for state in states:
+            counts = {**counts, state: counts[state] + 1}
+        for state, count in counts.items():
+            self._workloads.labels(*self._own, state.value).set(count)
+
+    def workers(self, ready: int) -> None:
+        """How many can take instances."""
+        self._workers.labels(*self._own).set(ready)
+
+    def instance_started(self, instantiate_seconds: float) -> None:
+        """Its guest begins."""
+        self._started.labels(*self._own).inc()
+        self._instantiate_seconds.labels(*self._own).observe(instantiate_seconds)
+
+    def instance_exited(self, exited: Exited) -> None:
+        """Whatever the result."""
+        self._exited.labels(*self._own, exited.result.value).inc()
+        if exited.wiped_bytes:
+            self._wiped_bytes.labels(*self._own).inc(exited.wiped_bytes)
+            self._wipe_seconds.labels(*self._own).observe(exited.wipe_seconds)
+
+    def slots_reclaimed(self, wiped_bytes: int) -> None:
+        """Of a dead worker."""
+        self._wiped_bytes.labels(*self._own).inc(wiped_bytes)
+
+    def judged(self, *, admitted: bool, reason: str) -> None:
+        """A verdict, of an inspection or before a run."""
+        self._admissions.labels(*self._own, "admitted" if admitted else "refused", reason).inc()
+
+    def compiled(self, seconds: float) -> None:
+        """A module, not from the cache."""
+        self._compile_seconds.labels(*self._own).observe(seconds)
+
+    def worker_restarted(self) -> None:
+        """A worker ended without having been told to."""
+        self._worker_restarts.labels(*self._own).inc()
+
+    def status_written(self, *, ok: bool) -> None:
+        """Or tried to."""
+        self._status_writes.labels(*self._own, "ok" if ok else "error").inc()
+
+    def text(self) -> bytes:
+        """In Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, (*_LABELS, *labels), registry=self._registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, (*_LABELS, *labels), registry=self._registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...] = _MICROSECONDS) -> Histogram:
+        return Histogram(name, text, _LABELS, registry=self._registry, buckets=buckets)

@@ -1,0 +1,80 @@
+"""What can be said of a module before it is compiled: its needs, the verdict, and whether the host has what it imports.
+
+Pure, and the same for `wasmpool-agent check` and for the agent in a cluster.
+"""
+
+from dataclasses import dataclass
+
+from wasmpool_agent.modules.sources import digest_of
+from wasmpool_agent.wasi.signatures import MODULE, SIGNATURES
+from wasmpool_api.admission import Verdict, judge_for
+from wasmpool_api.instance_pool import InstancePool
+from wasmpool_api.reasons import Outcome, Refusal
+from wasmpool_api.wasm import BinaryKind, ExternKind, Inspection, ModuleInvalid, inspect
+from wasmpool_api.wasm_workload import ModuleNeeds, ModuleStatus, WorkloadLimits
+
+IMPORTS_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`module`: None where it could not be read. `verdict`: None then, else also where `reason` has another cause.
+
+    Invariant: admitted exactly if `reason` is Admitted.
+    """
+
+    reason: Refusal | Outcome
+    message: str
+    module: ModuleStatus | None = None
+    verdict: Verdict | None = None
+
+    @property
+    def admitted(self) -> bool:
+        """Whether it may be compiled and run."""
+        return self.reason is Outcome.ADMITTED
+
+    @property
+    def needs(self) -> ModuleNeeds | None:
+        """What it needs, where it could be read."""
+        return self.module.needs if self.module is not None else None
+
+
+def examine(data: bytes, pool: InstancePool, limits: WorkloadLimits | None, entrypoint: str) -> Finding:
+    """All of it. Takes milliseconds for a large module: call it outside of the event loop."""
+    try:
+        inspection = inspect(data)
+    except ModuleInvalid as error:
+        return Finding(Refusal.MODULE_INVALID, str(error))
+    module = ModuleStatus(digest=digest_of(data), size_bytes=len(data), needs=inspection.needs)
+    verdict = judge_for(inspection.needs, pool.spec, limits, pool.metadata.name)
+    if not verdict.admitted:
+        return Finding(verdict.reason, verdict.message, module, verdict)
+    missing = unprovided_imports(inspection)
+    if missing:
+        return Finding(Refusal.UNSUPPORTED_FEATURE, missing, module, verdict)
+    if inspection.kind is BinaryKind.MODULE and not inspection.exports_function(entrypoint):
+        return Finding(Refusal.MODULE_INVALID, _no_entrypoint(inspection, entrypoint), module, verdict)
+    return Finding(Outcome.ADMITTED, verdict.message, module, verdict)
+
+
+def unprovided_imports(inspection: Inspection) -> str:
+    """A sentence that names the imports that no host interface of this agent provides; empty if there are none."""
+    missing = [
+        f"{each.module}.{each.name} ({each.kind.value})"
+        for each in inspection.imports
+        if not (each.module == MODULE and each.name in SIGNATURES and each.kind is ExternKind.FUNCTION)
+    ]
+    if not missing:
+        return ""
+    more = f" and {len(missing) - IMPORTS_SHOWN} more" if len(missing) > IMPORTS_SHOWN else ""
+    return (
+        f"the module imports {', '.join(missing[:IMPORTS_SHOWN])}{more}, which this agent does not provide; "
+        f"allowed are the {len(SIGNATURES)} functions of {MODULE}"
+    )
+
+
+def _no_entrypoint(inspection: Inspection, entrypoint: str) -> str:
+    functions = [export.name for export in inspection.exports if export.kind is ExternKind.FUNCTION]
+    more = f" and {len(functions) - IMPORTS_SHOWN} more" if len(functions) > IMPORTS_SHOWN else ""
+    has = f"its functions are {', '.join(functions[:IMPORTS_SHOWN])}{more}" if functions else "it exports none"
+    return f"run.command.entrypoint is {entrypoint}, the module exports no such function; {has}"

@@ -1,0 +1,135 @@
+"""One assignment: how far it has come, and how that looks in the node's status. No I/O."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from wasmpool_agent.supervisor.promises import ClaimKey
+from wasmpool_agent.supervisor.runs import Runs
+from wasmpool_api.indexes import format_indexes
+from wasmpool_api.instance_pool_node import Assignment, NodeWorkload, WorkloadState
+from wasmpool_api.reasons import Outcome, Progress, Waiting
+from wasmpool_api.revisions import Revision
+from wasmpool_api.wasm_workload import ModuleStatus
+
+
+class Step(StrEnum):
+    """How far the preparation has come."""
+
+    WAITING = "Waiting"
+    PULLING = "Pulling"
+    INSPECTED = "Inspected"
+    COMPILING = "Compiling"
+    PREPARED = "Prepared"
+    REFUSED = "Refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that a Start needs. `artifact`: key of the compiled code."""
+
+    revision: Revision
+    artifact: str
+    args: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    entrypoint: str
+    deadline_seconds: float | None
+    memory_pages: int | None
+
+
+@dataclass(slots=True)
+class Claim:
+    """`accepted`: the slots that it may use. `assigned` is False once the assignment is gone and instances still end.
+
+    `load_failures`: how often workers have refused its compiled code.
+    """
+
+    assignment: Assignment
+    workload_id: int
+    step: Step = Step.WAITING
+    reason: str = ""
+    message: str = ""
+    module: ModuleStatus | None = None
+    prepared: Prepared | None = None
+    runs: Runs | None = None
+    accepted: int = 0
+    assigned: bool = True
+    load_failures: int = 0
+
+    @property
+    def key(self) -> ClaimKey:
+        """Of the claim."""
+        return ClaimKey(self.assignment.uid, self.assignment.revision)
+
+    @property
+    def label(self) -> str:
+        """For messages: namespace/name."""
+        return f"{self.assignment.namespace}/{self.assignment.name}"
+
+    @property
+    def used(self) -> int:
+        """Slots that its instances hold, or may hold."""
+        return self.runs.used if self.runs is not None else 0
+
+    @property
+    def reserved(self) -> int:
+        """Slots that nobody else may have now."""
+        return max(self.accepted if self.assigned else 0, self.used)
+
+    def entry(self, now: float) -> NodeWorkload:
+        """Its line in the status."""
+        state, reason, message = self._state(now)
+        runs = self.runs
+        last = runs.last if runs is not None else None
+        return NodeWorkload(
+            uid=self.assignment.uid,
+            revision=self.assignment.revision,
+            state=state,
+            reason=reason,
+            message=message,
+            reserved_slots=self.reserved,
+            used_slots=self.used,
+            restarts=runs.restarts if runs is not None else 0,
+            digest=self.module.digest if self.module is not None else "",
+            completed=format_indexes(runs.completed) if runs is not None and runs.counted else "",
+            failed=format_indexes(runs.failed) if runs is not None and runs.counted else "",
+            exit_code=last.exit_code if last is not None else None,
+            module=self.module if self.assignment.inspect else None,
+        )
+
+    def _state(self, now: float) -> tuple[WorkloadState, str, str]:
+        match self.step:
+            case Step.REFUSED:
+                return WorkloadState.REFUSED, self.reason, self.message
+            case Step.WAITING:
+                return WorkloadState.PENDING, self.reason, self.message
+            case Step.PULLING:
+                return WorkloadState.PULLING, self.reason or Progress.PULLING, self.message
+            case Step.INSPECTED:
+                return WorkloadState.INSPECTED, self.reason or Outcome.MODULE_VALID, self.message
+            case Step.COMPILING:
+                return WorkloadState.COMPILING, self.reason or Progress.COMPILING, self.message
+            case Step.PREPARED:
+                return self._running_state(now)
+
+    def _running_state(self, now: float) -> tuple[WorkloadState, str, str]:
+        runs = self.runs
+        if runs is None:
+            return WorkloadState.PENDING, Progress.STARTING, ""
+        last = runs.last.describe() if runs.last is not None else ""
+        if runs.counted and last:
+            last = f"index {runs.last_position}: {last}"
+        if runs.finished and (runs.completed or runs.failed):
+            state = WorkloadState.FAILED if runs.failed else WorkloadState.SUCCEEDED
+            return state, Outcome.FAILED if runs.failed else Outcome.SUCCEEDED, last
+        paused = runs.paused_until(now)
+        if runs.running:
+            return WorkloadState.RUNNING, Outcome.RUNNING, last if paused is not None else ""
+        if paused is not None and runs.last is not None:
+            return WorkloadState.BACK_OFF, Outcome.BACK_OFF, f"{last}; waits {runs.pause_seconds:g} s for its next try"
+        if self.accepted < self.assignment.slots:
+            return (
+                WorkloadState.PENDING,
+                Waiting.WAITING_FOR_CAPACITY,
+                f"{self.assignment.slots} slots are assigned, {self.accepted} of this node's can be had now",
+            )
+        return WorkloadState.PENDING, Progress.STARTING, ""

@@ -1,0 +1,346 @@
+"""The worker processes: started, listened to, and replaced when they end.
+
+What a worker holds when it dies, and in which order it is cleared away:
+    process      waited for, killed first if it only closed its socket
+    slots        wiped whole and freed (SlotTable.reclaim); NB: only once the process is gone
+    instances    reported as lost
+"""
+
+import asyncio
+import logging
+import os
+import sys
+from asyncio.subprocess import Process
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+from wasmpool_agent.protocol import (
+    ChannelClosed,
+    Drop,
+    Exited,
+    Fault,
+    FromWorker,
+    LoadModule,
+    ModuleFailed,
+    ModuleLoaded,
+    ProtocolError,
+    Ready,
+    Shutdown,
+    Start,
+    Started,
+    Stats,
+    Stop,
+    SupervisorChannel,
+    socket_pair,
+    supervisor_channel,
+)
+from wasmpool_agent.region import Region
+from wasmpool_agent.slots import SlotTable
+from wasmpool_agent.supervisor.backoff import WORKERS
+from wasmpool_agent.supervisor.preparing import Artifact
+from wasmpool_api.instance_pool import Backing
+
+READY_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 5.0
+STABLE_SECONDS: Final = 60.0
+_ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "LC_ALL")
+
+log = logging.getLogger(__name__)
+
+
+class Listener(Protocol):
+    """Who is told what workers say. Called from the event loop; must not block."""
+
+    def workers_changed(self) -> None:
+        """One became ready, or died, or loaded a module."""
+        ...
+
+    def instance_started(self, started: Started) -> None:
+        """Its guest begins."""
+        ...
+
+    def instance_exited(self, exited: Exited) -> None:
+        """The last word about it."""
+        ...
+
+    def instances_lost(self, instances: frozenset[int]) -> None:
+        """Their worker died; their slots have been wiped."""
+        ...
+
+    def module_failed(self, failed: ModuleFailed) -> None:
+        """A worker can't load it."""
+        ...
+
+    def worker_died(self, wiped_slots: int) -> None:
+        """Without having been told to."""
+        ...
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker process that has said Ready. Invariant: `loaded` and `loading` are disjoint."""
+
+    id: int
+    channel: SupervisorChannel
+    pid: int
+    loaded: set[str] = field(default_factory=set[str])
+    loading: set[str] = field(default_factory=set[str])
+    instances: set[int] = field(default_factory=set[int])
+
+
+class Workers:
+    """A fixed number of workers over one region and one slot table, which stay the caller's.
+
+    `gone` is set when all have ended for good.
+    """
+
+    def __init__(
+        self,
+        *,
+        count: int,
+        region: Region,
+        table: SlotTable,
+        pool_file: Path,
+        backing: Backing | None,
+        listener: Listener,
+        clock: Callable[[], float],
+    ) -> None:
+        self._count = count
+        self._region = region
+        self._table = table
+        self._pool_file = pool_file
+        self._backing = backing
+        self._listener = listener
+        self._clock = clock
+        self._ready: dict[int, Worker] = {}
+        self._where: dict[int, Worker] = {}
+        self._stopping = False
+        self._left = count
+        self.gone = asyncio.Event()
+        self.last_fault = ""
+
+    @property
+    def ready(self) -> int:
+        """How many can take instances."""
+        return len(self._ready)
+
+    @property
+    def count(self) -> int:
+        """How many there should be."""
+        return self._count
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of those that are ready."""
+        return tuple(worker.pid for worker in self._ready.values())
+
+    async def run(self) -> None:
+        """Keeps them running until `stop`, then returns. Cancelled, it kills them."""
+        async with asyncio.TaskGroup() as group:
+            for worker_id in range(1, self._count + 1):
+                group.create_task(self._keep(worker_id), name=f"worker-{worker_id}")
+
+    def stop(self) -> None:
+        """Tells all to end. `run` returns when they have."""
+        self._stopping = True
+        for worker in self._ready.values():
+            _post(worker, Shutdown())
+
+    def choose(self, artifact: Artifact, count: int) -> list[Worker]:
+        """Workers for so many instances of a module, the least loaded first.
+
+        Fewer, or none, where the next one has not loaded the module yet: it is told to, and workers_changed follows.
+        """
+        chosen: list[Worker] = []
+        load = {worker.id: len(worker.instances) for worker in self._ready.values()}
+        for _ in range(count if load else 0):
+            worker = min(self._ready.values(), key=lambda it: (load[it.id], it.id))
+            if artifact.key not in worker.loaded:
+                self._load(worker, artifact)
+                break
+            chosen.append(worker)
+            load[worker.id] += 1
+        return chosen
+
+    def start(self, worker: Worker, start: Start) -> None:
+        """Every start is answered by instance_exited or instances_lost."""
+        worker.instances.add(start.instance)
+        self._where[start.instance] = worker
+        _post(worker, start)
+
+    def stop_instance(self, instance: int, grace_seconds: float = 0.0) -> None:
+        """An instance that is gone already is none of anybody's concern."""
+        worker = self._where.get(instance)
+        if worker is not None:
+            _post(worker, Stop(instance=instance, grace_seconds=grace_seconds))
+
+    def drop(self, key: str) -> None:
+        """Nobody starts that module any more."""
+        for worker in self._ready.values():
+            if key in worker.loaded or key in worker.loading:
+                worker.loaded.discard(key)
+                worker.loading.discard(key)
+                _post(worker, Drop(key=key))
+
+    def _load(self, worker: Worker, artifact: Artifact) -> None:
+        if artifact.key in worker.loading:
+            return
+        worker.loading.add(artifact.key)
+        message = LoadModule(key=artifact.key, size=artifact.size, sha256=artifact.sha256)
+        with suppress(ChannelClosed):  # its keeper notices
+            worker.channel.post(message, (artifact.fd,))
+
+    async def _keep(self, worker_id: int) -> None:
+        try:
+            await self._replace(worker_id)
+        finally:
+            self._left -= 1
+            if not self._left:
+                self.gone.set()
+
+    async def _replace(self, worker_id: int) -> None:
+        failures = 0
+        while not self._stopped():
+            begun = self._clock()
+            await self._one_life(worker_id)
+            if self._stopped():
+                return
+            failures = 1 if self._clock() - begun > STABLE_SECONDS else failures + 1
+            pause = WORKERS.seconds(failures)
+            log.error("worker %d ended: %s; another is started in %g s", worker_id, self.last_fault, pause)
+            await asyncio.sleep(pause)
+
+    def _stopped(self) -> bool:
+        return self._stopping
+
+    async def _one_life(self, worker_id: int) -> None:
+        ours, theirs = socket_pair()
+        channel = supervisor_channel(ours)
+        try:
+            with theirs:
+                process = await self._spawn(worker_id, theirs.fileno())
+        except OSError as error:
+            channel.close()
+            self.last_fault = f"it could not be started: {error}"
+            return
+        self.last_fault = ""
+        try:
+            await self._listen(worker_id, channel)
+        except TimeoutError:
+            self.last_fault = f"it was not ready within {READY_SECONDS:g} s"
+        except (ChannelClosed, ProtocolError) as error:
+            self.last_fault = self.last_fault or str(error)
+        finally:
+            channel.close()
+            await _to_its_end(self._bury(worker_id, process))
+
+    async def _spawn(self, worker_id: int, socket_fd: int) -> Process:
+        arguments = [
+            *("-m", "wasmpool_agent.worker"),
+            *("--id", str(worker_id)),
+            *("--socket-fd", str(socket_fd)),
+            *("--region-fd", str(self._region.fd)),
+            *("--table-fd", str(self._table.fd)),
+            *("--pool-file", str(self._pool_file)),
+            *("--supervisor-pid", str(os.getpid())),
+        ]
+        if self._backing is not None:
+            arguments += ["--backing", self._backing.value]
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=(socket_fd, self._region.fd, self._table.fd),
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+        )
+
+    async def _listen(self, worker_id: int, channel: SupervisorChannel) -> None:
+        async with asyncio.timeout(READY_SECONDS):
+            message = await _receive(channel)
+        if isinstance(message, Fault):
+            self.last_fault = message.message
+            raise ChannelClosed(message.message)
+        if not isinstance(message, Ready):
+            raise ProtocolError(f"the first message of a worker is {type(message).__name__}, Ready is wanted")
+        worker = Worker(worker_id, channel, message.pid)
+        self._ready[worker_id] = worker
+        log.info("worker %d is ready", worker_id, extra={"pid": message.pid})
+        if self._stopping:
+            _post(worker, Shutdown())
+        self._listener.workers_changed()
+        while True:
+            self._hear(worker, await _receive(channel))
+
+    def _hear(self, worker: Worker, message: FromWorker) -> None:
+        match message:
+            case Started():
+                self._listener.instance_started(message)
+            case Exited():
+                worker.instances.discard(message.instance)
+                self._where.pop(message.instance, None)
+                self._listener.instance_exited(message)
+            case ModuleLoaded():
+                if message.key in worker.loading:
+                    worker.loading.discard(message.key)
+                    worker.loaded.add(message.key)
+                self._listener.workers_changed()
+            case ModuleFailed():
+                worker.loading.discard(message.key)
+                self._listener.module_failed(message)
+            case Fault():
+                self.last_fault = message.message
+            case Stats():
+                if message.lines_dropped:
+                    log.debug("worker %d has dropped %d lines of guests", worker.id, message.lines_dropped)
+            case Ready():
+                raise ProtocolError("a worker said Ready twice")
+
+    async def _bury(self, worker_id: int, process: Process) -> None:
+        try:
+            async with asyncio.timeout(STOP_SECONDS if self._stopping else 1.0):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        if process.returncode:
+            said = f": {self.last_fault}" if self.last_fault else ""
+            self.last_fault = _ending(process.returncode) + said
+        wiped = self._table.reclaim(worker_id, self._region)
+        worker = self._ready.pop(worker_id, None)
+        lost = frozenset(worker.instances) if worker is not None else frozenset[int]()
+        for instance in lost:
+            self._where.pop(instance, None)
+        if not self._stopping:
+            self._listener.worker_died(wiped)
+        if lost:
+            self._listener.instances_lost(lost)
+        self._listener.workers_changed()
+
+
+async def _to_its_end(work: Coroutine[None, None, None]) -> None:
+    """NB: also when cancelled, for the slots of a process that still lives must not be given to others."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
+
+
+def _ending(status: int) -> str:
+    return f"by signal {-status}" if status < 0 else f"with status {status}"
+
+
+async def _receive(channel: SupervisorChannel) -> FromWorker:
+    message, fds = await channel.receive()
+    for fd in fds:  # no message of a worker has any
+        os.close(fd)
+    return message
+
+
+def _post(worker: Worker, message: Start | Stop | Drop | Shutdown) -> None:
+    with suppress(ChannelClosed):  # its keeper notices
+        worker.channel.post(message)
