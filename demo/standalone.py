@@ -4,9 +4,13 @@ import json
 import shlex
 from typing import Final
 
+from demo.access import ROOT
 from demo.console import Console, StepError
 
 POOL: Final = "examples/standalone/pool.yaml"
+LOG: Final = ROOT / ".out" / "demo" / "standalone.log"
+SECONDS: Final = 8
+"""Long enough to compile three guests while a build takes the machine."""
 
 
 def show(console: Console) -> None:
@@ -21,11 +25,22 @@ def show(console: Console) -> None:
         raise StepError(f"too-big.wasm was to be refused with 512 wanted and 32 allowed, it said:\n{refused}")
     console.checked("admitted and refused by the pool's module limits, before anything ran")
 
-    console.say("\nNow a pool of 8 slots on this machine, with the workloads of examples/, for 6 seconds:")
-    command = f"timeout --preserve-status -s INT 6 wasmpool-agent run --pool {POOL} --workloads examples/"
-    output = console.shell(command, timeout=60)
-    _check_run(output)
+    console.say(f"\nNow a pool of 8 slots on this machine, with the workloads of examples/, for {SECONDS} seconds:")
+    LOG.parent.mkdir(parents=True, exist_ok=True)
+    log = LOG.relative_to(ROOT)
+    run = f"wasmpool-agent run --pool {POOL} --workloads examples/"
+    console.shell(f"timeout --preserve-status -s INT {SECONDS} {run} > {log}", timeout=60)
+    _check_run(LOG.read_text())
+    console.say("What became of each workload, and what two of them printed, as the agent logged it:")
+    console.shell(f'grep -E \'"state":"(Succeeded|Running|Refused)"\' {log}')
+    console.shell(f'grep \'"workload":"hello".*"stream"\' {log}')
+    console.shell(guest_output("mandelbrot", f"cat {log}"))
     console.checked("a region was reserved, guests ran in its slots to their end, and too-big was refused")
+
+
+def guest_output(workload: str, source: str) -> str:
+    """A command that shows what a workload printed, from the JSON lines that `source` prints."""
+    return f'{source} | sed -n \'/"stream"/s/.*"workload":"{workload}".*"message":"\\(.*\\)"}}/\\1/p\''
 
 
 def _check_run(output: str) -> None:
