@@ -113,7 +113,7 @@ def use(console: Console, *, own: bool) -> None:
     )
 
     console.say("\nWhat the guests printed is in the agent's log, a line each, as JSON with the workload's name:")
-    out = console.shell(f'kubectl logs {_SELECT_POOL} | grep \'"workload":"hello"\'')
+    out = console.shell(f'kubectl logs {_SELECT_POOL} | grep \'"workload":"hello".*"stream"\'')
     _expect(out.count("hello, wasmpool, from a slot") == 2, "hello's greeting twice in the log", out)
     out = console.shell(guest_output("mandelbrot", f"kubectl logs {_SELECT_POOL}"))
     _expect("####" in out and len(out.splitlines()) >= 21, "mandelbrot's picture in the log", out)
