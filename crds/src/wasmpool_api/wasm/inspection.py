@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from wasmpool_api.sizes import MAX_SIZE
 from wasmpool_api.wasm.features import Feature
 from wasmpool_api.wasm.module import Export, ExternKind, Import, Memory, Sections, Table, read_module
 from wasmpool_api.wasm.preamble import PREAMBLE_BYTES, BinaryKind, kind_of
@@ -81,7 +82,8 @@ def _needs(sections: Sections) -> ModuleNeeds:
         tables=len(sections.tables),
         memories=len(sections.memories),
         globals=sections.globals,
-        table_elements=max((table.minimum for table in sections.tables), default=0),
+        # NB: a 64-bit table may say 2^64 - 1, which no JSON of Kubernetes can hold.
+        table_elements=min(max((table.minimum for table in sections.tables), default=0), MAX_SIZE),
         memory_pages=max((memory.minimum_wasm_pages for memory in sections.memories), default=0),
         features=tuple(sorted(feature.value for feature in sections.features)),
     )
