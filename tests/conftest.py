@@ -1,5 +1,10 @@
-"""Fixtures for every test: the clusters."""
+"""For every test: the clusters as fixtures, and Hypothesis without deadlines, for a machine may be busy."""
+
+from hypothesis import settings
 
 from tests.cluster.fixtures import api_server, api_server_with_controllers
 
 __all__ = ["api_server", "api_server_with_controllers"]
+
+settings.register_profile("wasmpool", deadline=None)
+settings.load_profile("wasmpool")

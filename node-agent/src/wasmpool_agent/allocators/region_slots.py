@@ -14,13 +14,8 @@ from wasmpool_agent.region import Region
 from wasmpool_agent.slots import SlotTable
 from wasmpool_agent.wasmtime_private import error_new_address, install_memory_creator, install_stack_creator
 from wasmpool_api.limits import WASM_PAGE_BYTES
+from wasmpool_api.wasm import UNSUPPORTED
 from wasmpool_api.wasm_workload import ModuleNeeds
-
-UNSUPPORTED_FEATURES = frozenset({"SharedMemory", "Memory64", "GC", "CustomPageSizes", "Exceptions", "StackSwitching"})
-"""Proposals whose memories no slot can hold, or that the engines of this agent have switched off."""
-
-_IDLE_STACKS: Final = 16
-"""Kept mapped for the next asynchronous guest: a few KiB each, of which a guest that recurses deeply makes 512."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +34,7 @@ def refuse_unless_it_fits(needs: ModuleNeeds, memories: int, memory_pages: int) 
 
     def problems() -> Iterator[str]:
         for feature in needs.features:
-            if feature in UNSUPPORTED_FEATURES:
+            if feature in UNSUPPORTED:
                 yield f"the module needs {feature}, which this agent does not support"
         if needs.memories > memories:
             yield f"memories: the module needs {needs.memories}, a slot holds {memories}"
