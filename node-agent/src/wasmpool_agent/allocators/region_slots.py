@@ -17,6 +17,9 @@ from wasmpool_api.limits import WASM_PAGE_BYTES
 from wasmpool_api.wasm import UNSUPPORTED
 from wasmpool_api.wasm_workload import ModuleNeeds
 
+_IDLE_STACKS: Final = 16
+"""Kept mapped for the next asynchronous guest: a few KiB each, of which a guest that recurses deeply makes 512."""
+
 
 @dataclass(frozen=True, slots=True)
 class CreatorStats:
