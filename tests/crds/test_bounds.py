@@ -56,6 +56,11 @@ def outside(field: Field) -> Iterator[Outside]:
         yield Outside(start, path, "type", "text")
     elif found.get("type") == "string":
         yield Outside(start, path, "type", 1)
+    if "maxItems" in found:
+        item = "x" if found["items"].get("type") == "string" else {}
+        yield Outside(start, path, "maxItems", [item] * (found["maxItems"] + 1))
+    if "maxProperties" in found:
+        yield Outside(start, path, "maxProperties", {f"k{n}": "v" for n in range(found["maxProperties"] + 1)})
     for name in found.get("required", ()):
         if path:
             yield Outside(start, f"{path}.{name}", "required", REMOVED)

@@ -87,6 +87,41 @@ def test_an_object_with_every_field_is_stored_as_it_was_given(api: Api, name: st
         api.delete(kind, own_name)
 
 
+@pytest.mark.cluster
+def test_the_largest_node_is_stored(api: Api) -> None:
+    """1024 assignments, and what became of each."""
+    node = smallest("InstancePoolNode")
+    assignments = [
+        {
+            "uid": f"{n:036}",
+            "namespace": "n" * 30,
+            "name": "w" * 60,
+            "revision": "r" * 60,
+            "slots": 1,
+            "port": 20000 + n,
+        }
+        for n in range(1024)
+    ]
+    workloads = [
+        {
+            "uid": f"{n:036}",
+            "revision": "r" * 60,
+            "state": "Running",
+            "message": "m" * 200,
+            "digest": "sha256:" + "0" * 64,
+        }
+        for n in range(1024)
+    ]
+    api.delete("InstancePoolNode", "p.n")
+    taken(api.create(with_changes(node, {"spec.assignments": assignments})))
+    try:
+        stored = taken(api.patch("InstancePoolNode", "p.n", {"status": {"workloads": workloads}}, "status"))
+        assert stored["spec"]["assignments"] == assignments, "and nothing was added to any of them"
+        assert stored["status"]["workloads"] == workloads
+    finally:
+        api.delete("InstancePoolNode", "p.n")
+
+
 def subset(part: Any, whole: Any) -> bool:
     """Whether `whole` says all that `part` says."""
     if isinstance(part, dict):
