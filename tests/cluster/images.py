@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.cluster import lifecycle
 from tests.cluster.binaries import on_path
 from tests.cluster.console import ClusterError, step
 from tests.cluster.paths import ROOT, cache_dir
+from tests.cluster.running import Running
 
 BASE_PACKAGES: Final = ("python3", "ca-certificates")
 _SUITE: Final = "bookworm"
@@ -63,6 +65,12 @@ def build(image: Image) -> Path:
         if old != archive:
             old.unlink()
     return archive
+
+
+def load(found: Running, archive: Path) -> None:
+    """Puts an OCI archive where the kubelets of all nodes find it."""
+    for one in lifecycle.layout_of(found).every_node():
+        lifecycle.namespace(found, one.name).run(one.ctr("images", "import", str(archive)), timeout=300)
 
 
 def _key(image: Image, base: str) -> str:

@@ -32,9 +32,13 @@ class Found:
 
 
 def marked(state_dir: Path, name: str, environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a process of this cluster; by default made from this process's own."""
-    base = os.environ if environment is None else environment
-    return {**base, STATE_VARIABLE: str(state_dir), NAME_VARIABLE: name}
+    """The environment of a process of this cluster: what it is given beside PATH and HOME. Nothing of the user's: a proxy
+    or a KUBECONFIG of theirs is not meant for these."""
+    base = {
+        "PATH": f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin",
+        "HOME": os.environ.get("HOME", "/"),
+    }
+    return {**base, **(environment or {}), STATE_VARIABLE: str(state_dir), NAME_VARIABLE: name}
 
 
 def start(
@@ -70,7 +74,7 @@ def start(
 
 def all_of(state_dir: Path) -> list[Found]:
     """Every process of this cluster that is alive and ours to see."""
-    return [found for entry in _numeric(Path("/proc")) if (found := _look(entry, state_dir))]
+    return [found for pid in everyone() if (found := _look(pid, state_dir))]
 
 
 def named(state_dir: Path, name: str, program: str | None = None) -> list[Found]:
@@ -89,23 +93,23 @@ def is_alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
-def kill(pids: Iterable[int], *, seconds: float = 10, signals: Sequence[signal.Signals] = (signal.SIGKILL,)) -> None:
-    """End these, and return when they are gone. Raises ClusterError if one is still there after `seconds`.
+def kill(pids: Iterable[int], *, seconds: float = 10) -> None:
+    """Kill these, and return when they are gone. Raises ClusterError if one is still there after `seconds`."""
+    asked = list(pids)
+    for pid in asked:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_until_gone(asked, seconds=seconds)
 
-    More than one signal: each gets its share of the time before the next is sent.
-    """
+
+def wait_until_gone(pids: Iterable[int], *, seconds: float = 10) -> None:
+    """Return when none of these is alive. Raises ClusterError if one still is after `seconds`."""
+    deadline = time.monotonic() + seconds
     left = list(pids)
-    for number in signals:
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        deadline = time.monotonic() + seconds / len(signals)
-        while left and time.monotonic() < deadline:
-            left = [pid for pid in left if is_alive(pid)]
-            if left:
-                time.sleep(0.02)
-    if left:
-        raise ClusterError(f"processes {left} are still there {seconds:.0f} s after SIGKILL")
+    while left := [pid for pid in left if is_alive(pid)]:
+        if time.monotonic() > deadline:
+            raise ClusterError(f"processes {left} are still there after {seconds:.0f} s")
+        time.sleep(0.02)
 
 
 def tail(log: Path, lines: int = 15) -> str:
@@ -114,8 +118,9 @@ def tail(log: Path, lines: int = 15) -> str:
     return "\n".join(f"    {line[:400]}" for line in text.splitlines()[-lines:])
 
 
-def _numeric(proc: Path) -> Iterator[int]:
-    return (int(entry.name) for entry in proc.iterdir() if entry.name.isdecimal())
+def everyone() -> Iterator[int]:
+    """The pids of all processes, ours or not."""
+    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
 
 
 def _look(pid: int, state_dir: Path) -> Found | None:

@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import shutil
-import signal
 import socket
 from pathlib import Path
 
@@ -47,7 +46,7 @@ def up(state_dir: Path, *, controllers: bool, owned: bool) -> Running:
 def down(state_dir: Path) -> None:
     """End all its processes and remove what they left, but for the logs. Idempotent."""
     # NB: an API server that is asked kindly takes tens of seconds, and there is nothing here that it could save
-    processes.kill((found.pid for found in processes.all_of(state_dir)), signals=(signal.SIGKILL,))
+    processes.kill(found.pid for found in processes.all_of(state_dir))
     with contextlib.suppress(FileNotFoundError):
         for entry in state_dir.iterdir():
             if entry.name == "logs":

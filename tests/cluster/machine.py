@@ -1,0 +1,188 @@
+"""What a cluster with nodes changes on this machine, and how it is given back. Needs root.
+
+Before anything is changed it is written down in /run, which is as short-lived as the changes themselves. So the next
+`up` or `down` gives back what a killed one left, and two checkouts don't run into each other.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from tests.cluster.console import ClusterError
+
+_RECORD: Final = Path("/run/wasmpool-cluster.json")
+_LOCK: Final = Path("/run/wasmpool-cluster.lock")
+_NR_HUGE_PAGES: Final = Path("/proc/sys/vm/nr_hugepages")
+HUGE_PAGE_BYTES: Final = 2 * 1024**2
+CGROUPS: Final = Path("/sys/fs/cgroup")
+_HUGETLB: Final = CGROUPS / "hugetlb"
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What was changed for the cluster in `state_dir`, in the order in which it was done."""
+
+    state_dir: str
+    huge_pages_before: int | None = None
+    huge_pages_added: int = 0
+    mounted_hugetlb: bool = False
+    directories: list[str] = field(default_factory=list)
+    """Made as places to mount on; empty from outside."""
+    network_namespaces: list[str] = field(default_factory=list)
+    """`net:[number]` of each, to see later whether somebody still has it."""
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """One `up` or `down` with nodes at a time on this machine. Raises ClusterError where another one is at it."""
+    with _LOCK.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ClusterError("another `up` or `down` is at work on this machine; wait for it to end") from None
+        yield
+
+
+def recorded() -> Changes | None:
+    """What the last cluster on this machine has changed and nobody has given back."""
+    try:
+        return Changes(**json.loads(_RECORD.read_text()))
+    except (FileNotFoundError, PermissionError, ValueError, TypeError):
+        return None
+
+
+def record(changes: Changes) -> Changes:
+    """Write it down, before it is done."""
+    half_written = _RECORD.with_suffix(".new")
+    half_written.write_text(json.dumps(asdict(changes)) + "\n")
+    half_written.replace(_RECORD)
+    return changes
+
+
+def forget() -> None:
+    """Everything is given back."""
+    _RECORD.unlink(missing_ok=True)
+
+
+def add_huge_pages(changes: Changes, count: int) -> Changes:
+    """So many pages of 2 MiB more than there are. Raises ClusterError, with the numbers, where the kernel has fewer."""
+    before = huge_pages()
+    changes = record(replace(changes, huge_pages_before=before, huge_pages_added=count))
+    _set_huge_pages(before + count)
+    if huge_pages() < before + count:
+        # NB: memory is there, but in pieces
+        with contextlib.suppress(OSError):
+            Path("/proc/sys/vm/compact_memory").write_text("1\n")
+        _set_huge_pages(before + count)
+    given = huge_pages() - before
+    if given < count:
+        _set_huge_pages(before)
+        raise ClusterError(
+            f"--huge-pages {count}: the kernel gave {given} pages of 2 MiB; {count * 2} MiB in whole pages are "
+            f"wanted, {available_mebibytes()} MiB are available. Ask for fewer, or free some memory"
+        )
+    return changes
+
+
+def huge_pages() -> int:
+    """Of 2 MiB, of this machine."""
+    return int(_NR_HUGE_PAGES.read_text())
+
+
+def available_mebibytes() -> int:
+    """Memory that can be had without swapping."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("MemAvailable:"))
+
+
+def has_unified_cgroups() -> bool:
+    """Version 2 alone, as opposed to version 1 or a mixture."""
+    return (CGROUPS / "cgroup.controllers").exists()
+
+
+def mount_hugetlb(changes: Changes) -> Changes:
+    """The controller that limits huge pages, where nobody has mounted it. Nothing to do with cgroups of version 2."""
+    if has_unified_cgroups() or _HUGETLB.is_mount():
+        return changes
+    if not any(line.split()[0] == "hugetlb" for line in Path("/proc/cgroups").read_text().splitlines()):
+        raise ClusterError(
+            "this kernel has no hugetlb controller (CONFIG_CGROUP_HUGETLB): no node could limit huge pages"
+        )
+    changes = record(replace(changes, mounted_hugetlb=True))
+    _HUGETLB.mkdir(exist_ok=True)
+    _run("mount", "-t", "cgroup", "-o", "hugetlb", "cgroup", str(_HUGETLB))
+    return changes
+
+
+def make_directories(changes: Changes, wanted: list[Path]) -> Changes:
+    """Those that are not there, with their parents."""
+    missing: list[Path] = []
+    for directory in wanted:
+        missing += [path for path in (*reversed(directory.parents), directory) if not path.exists()]
+    changes = record(replace(changes, directories=[*changes.directories, *dict.fromkeys(map(str, missing))]))
+    for path in missing:
+        path.mkdir(exist_ok=True)
+    return changes
+
+
+def give_back(changes: Changes) -> None:
+    """Undo all of it. Idempotent; nothing of the cluster may run any more."""
+    if changes.huge_pages_before is not None:
+        # NB: subtract: somebody else may have asked for more pages meanwhile
+        now = huge_pages()
+        wanted = max(changes.huge_pages_before, now - changes.huge_pages_added)
+        if now > wanted:
+            _set_huge_pages(wanted)
+        changes = record(replace(changes, huge_pages_before=None, huge_pages_added=0))
+    if changes.mounted_hugetlb:
+        if _HUGETLB.is_mount():
+            _run("umount", str(_HUGETLB))
+        with contextlib.suppress(FileNotFoundError):
+            _HUGETLB.rmdir()
+    for directory in reversed(changes.directories):
+        with contextlib.suppress(OSError):  # gone, or somebody else has put something into it
+            Path(directory).rmdir()
+
+
+def leftovers(changes: Changes) -> list[str]:
+    """What `give_back` did not manage to give back, in words."""
+    left: list[str] = []
+    before = changes.huge_pages_before
+    if before is not None and huge_pages() > before:
+        left.append(f"vm.nr_hugepages is {huge_pages()}, it was {before}")
+    if changes.mounted_hugetlb and _HUGETLB.is_mount():
+        left.append(f"{_HUGETLB} is still mounted")
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    left += [f"{line.split()[4]} is still mounted" for line in mounts if line.split()[4].startswith(changes.state_dir)]
+    left += [f"directory {path} is still there" for path in changes.directories if Path(path).is_dir()]
+    held = set(changes.network_namespaces) & _network_namespaces()
+    left += [f"network namespace {name} is still there" for name in sorted(held)]
+    return left
+
+
+def _network_namespaces() -> set[str]:
+    found: set[str] = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                found.add(str((entry / "ns" / "net").readlink()))
+    return found
+
+
+def _set_huge_pages(count: int) -> None:
+    try:
+        _NR_HUGE_PAGES.write_text(f"{count}\n")
+    except OSError as error:
+        raise ClusterError(f"vm.nr_hugepages can't be written: {os.strerror(error.errno or 0)}") from error
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ClusterError(f"{' '.join(command)}: {done.stderr.strip()}")
