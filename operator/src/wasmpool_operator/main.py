@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, cast
 
 import kopf
 
@@ -164,6 +165,8 @@ async def _lead(
                 settings=kopf_settings(),
                 clusterwide=True,
                 standalone=True,
+                # NB: without one kopf asks for the user's name, and an image's user 65532 has none.
+                identity=cast("Any", socket.gethostname()),
                 stop_flag=stop,
             )
         finally:
