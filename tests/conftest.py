@@ -2,9 +2,9 @@
 
 from hypothesis import settings
 
-from tests.cluster.fixtures import api_server, api_server_with_controllers
+from tests.cluster.fixtures import api_server, api_server_with_controllers, cluster
 
-__all__ = ["api_server", "api_server_with_controllers"]
+__all__ = ["api_server", "api_server_with_controllers", "cluster"]
 
 settings.register_profile("wasmpool", deadline=None)
 settings.load_profile("wasmpool")

@@ -1,14 +1,16 @@
 """The clusters as pytest fixtures. They belong to the session: the kernel ends them with it, also after kill -9."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cluster import standing_alone
+from tests.cluster import images, lifecycle, standing_alone
+from tests.cluster.paths import default_state_dir
 from tests.cluster.running import Running
 
-__all__ = ["api_server", "api_server_with_controllers"]
+__all__ = ["api_server", "api_server_with_controllers", "cluster"]
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +23,31 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def api_server_with_controllers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """As `api_server`, with the controller manager and the scheduler: garbage collection, DaemonSets, quotas."""
     yield from _standing_alone(tmp_path_factory.mktemp("control-plane"), controllers=True)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Running]:
+    """A real node with the project's images on it: the one that `python -m tests.cluster up` started, or the session's own.
+
+    Where a machine can't have one the test is skipped with the reason; in CI it fails.
+    """
+    found = lifecycle.find(default_state_dir())
+    borrowed = found is not None and found.nodes > 0
+    if not borrowed:
+        problem = lifecycle.why_no_node(huge_pages=lifecycle.DEFAULT_HUGE_PAGES)
+        if problem and os.environ.get("CI") == "true":
+            pytest.fail(f"in CI a real node is wanted: {problem}")
+        if problem:
+            pytest.skip(problem)
+    made = found if found is not None and borrowed else lifecycle.up(default_state_dir(), nodes=1, owned=True)
+    try:
+        for image in images.IMAGES:
+            images.load(made, images.build(image))
+        yield made
+    finally:
+        if not borrowed:
+            left = lifecycle.down(default_state_dir())
+            assert not left, f"left behind: {left}"
 
 
 def _standing_alone(state_dir: Path, *, controllers: bool) -> Iterator[Running]:
