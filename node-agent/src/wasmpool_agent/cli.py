@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from prometheus_client import disable_created_metrics
 
 from wasmpool_agent import check as checking
 from wasmpool_agent.errors import UserError, one_line
@@ -178,6 +179,7 @@ async def _supervise(
     address: Address | None,
     until: asyncio.Event | None = None,
 ) -> int:
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a third of all series, and nobody asks them anything
     metadata = settings.pool.metadata
     metrics = Metrics(metadata.name, metadata.namespace, node)
     supervisor = Supervisor(settings, desired, metrics, Clocks(time.monotonic, lambda: datetime.now(UTC)))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from wasmpool_agent.protocol import Exited, Result
 from wasmpool_agent.slots import SlotCounts
@@ -18,6 +18,7 @@ class Metrics:
 
     def __init__(self, pool: str, pool_namespace: str, node: str) -> None:
         self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
         self._own = (pool, pool_namespace, node)
         self._slots = self._gauge("wasmpool_slots", "Slots by state.", "state")
         self._capacity = self._gauge("wasmpool_slots_capacity", "Slots of the region.")

@@ -141,7 +141,8 @@ def _placements(
     requests = [_request(claim, workload, revision, ledger) for claim, (workload, revision) in running.items()]
     share = pool.spec.tenancy.max_share.of_rounded_down(slots.capacity)
     limit = NamespaceLimit(share, f"tenancy.maxShare {pool.spec.tenancy.max_share.to_builtin()}")
-    limits = {workload.metadata.namespace: limit for workload, _ in running.values()}
+    namespaces = {workload.metadata.namespace for workload, _ in running.values()}
+    limits = dict.fromkeys(namespaces, limit) if share < slots.capacity else {}
     return place(pool.metadata.name, [node], requests, limits)
 
 

@@ -60,7 +60,7 @@ def examine(data: bytes, pool: InstancePool, limits: WorkloadLimits | None, entr
 def unprovided_imports(inspection: Inspection) -> str:
     """A sentence that names the imports that no host interface of this agent provides; empty if there are none."""
     missing = [
-        f"{each.module}.{each.name} ({each.kind.value})"
+        f"{each.module}.{each.name} ({each.kind.value.lower()})"
         for each in inspection.imports
         if not (each.module == MODULE and each.name in SIGNATURES and each.kind is ExternKind.FUNCTION)
     ]

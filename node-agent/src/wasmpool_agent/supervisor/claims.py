@@ -92,7 +92,7 @@ class Claim:
             digest=self.module.digest if self.module is not None else "",
             completed=format_indexes(runs.completed) if runs is not None and runs.counted else "",
             failed=format_indexes(runs.failed) if runs is not None and runs.counted else "",
-            exit_code=last.exit_code if last is not None else None,
+            exit_code=_signed(last.exit_code) if last is not None else None,
             module=self.module if self.assignment.inspect else None,
         )
 
@@ -101,7 +101,7 @@ class Claim:
             case Step.REFUSED:
                 return WorkloadState.REFUSED, self.reason, self.message
             case Step.WAITING:
-                return WorkloadState.PENDING, self.reason, self.message
+                return WorkloadState.PENDING, self.reason or Progress.STARTING, self.message
             case Step.PULLING:
                 return WorkloadState.PULLING, self.reason or Progress.PULLING, self.message
             case Step.INSPECTED:
@@ -133,3 +133,8 @@ class Claim:
                 f"{self.assignment.slots} slots are assigned, {self.accepted} of this node's can be had now",
             )
         return WorkloadState.PENDING, Progress.STARTING, ""
+
+
+def _signed(exit_code: int | None) -> int | None:
+    """Guests leave with 32 bits; the API has them signed: -1 is -1, and not 4294967295, which it would refuse."""
+    return None if exit_code is None else (exit_code + 2**31) % 2**32 - 2**31

@@ -68,15 +68,15 @@ class Journal:
         """The claim is gone for good."""
         self._path(key).unlink(missing_ok=True)
 
-    def keys(self) -> set[str]:
-        """Names of the files there are."""
-        return {path.name for path in self._directory.iterdir()}
+    def forget_before(self, timestamp: float, keep: set[ClaimKey]) -> None:
+        """Removes what has not changed since then (seconds since 1970) and is not of these claims.
 
-    def forget_all_but(self, keys: set[ClaimKey]) -> None:
-        """Removes what is known of claims that nobody assigns any more."""
-        wanted = {self._path(key).name for key in keys}
-        for name in self.keys() - wanted:
-            (self._directory / name).unlink(missing_ok=True)
+        NB: not all but these: a claim may be assigned again, and then what has begun must be known.
+        """
+        wanted = {self._path(key).name for key in keep}
+        for path in self._directory.iterdir():
+            if path.name not in wanted and path.stat().st_mtime < timestamp:
+                path.unlink(missing_ok=True)
 
     def _append(self, key: ClaimKey, text: str, *, durable: bool) -> None:
         path = self._path(key)

@@ -18,7 +18,7 @@ from wasmpool_agent.supervisor.ports import AbsentError, DesiredState, PortError
 from wasmpool_agent.supervisor.promises import ClaimKey
 from wasmpool_api.codec import FieldError
 from wasmpool_api.instance_pool import Backing, InstancePool
-from wasmpool_api.reasons import Progress, Refusal, Waiting
+from wasmpool_api.reasons import Refusal, Waiting
 from wasmpool_api.revisions import Revision
 
 MODULE_MOST_BYTES: Final = 256 * 1024**2
@@ -78,6 +78,7 @@ class Preparer:
         self._compiling: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._compilers = asyncio.Semaphore(1)
         self._settings: str | None = None
+        self._judged: dict[ClaimKey, tuple[str, str]] = {}
         self._machine = cpu_features()
 
     def artifact(self, key: str) -> Artifact | None:
@@ -86,6 +87,7 @@ class Preparer:
 
     def release(self, claim: ClaimKey) -> list[str]:
         """The claim starts nothing any more. Gives the keys of artifacts that nobody uses now; they are closed."""
+        self._judged.pop(claim, None)
         unused: list[str] = []
         for key, artifact in list(self._artifacts.items()):
             artifact.users.discard(claim)
@@ -116,7 +118,7 @@ class Preparer:
         """The module as it is now, and the verdict. Raises NotNowError, NeverError."""
         revision = await self._revision(claim)
         data = await self._fetch(revision)
-        finding = await self._examine(data, revision)
+        finding = await self._examine(claim, data, revision)
         if finding.admitted:
             await asyncio.to_thread(self._store.keep_module, data)
         return finding
@@ -127,7 +129,7 @@ class Preparer:
         """Everything for a Start. `backing`: the region's, where it is a fallback. Raises NotNowError, NeverError."""
         revision = await self._revision(claim)
         data = await self._pinned(revision)
-        finding = await self._examine(data, revision)
+        finding = await self._examine(claim, data, revision)
         if not finding.admitted:
             raise NeverError(Refusal(finding.reason), finding.message, finding)
         try:
@@ -202,10 +204,14 @@ class Preparer:
         await asyncio.to_thread(self._store.keep_module, data)
         return data
 
-    async def _examine(self, data: bytes, revision: Revision) -> Finding:
+    async def _examine(self, claim: Claim, data: bytes, revision: Revision) -> Finding:
         entrypoint = revision.run.command.entrypoint if revision.run.command is not None else "_start"
         finding = await asyncio.to_thread(examine, data, self._pool, revision.limits, entrypoint)
-        self._metrics.judged(admitted=finding.admitted, reason=finding.reason)
+        # A module that is refused is looked at again and again; its verdict counts once.
+        verdict = (digest_of(data), finding.message)
+        if self._judged.get(claim.key) != verdict:
+            self._judged[claim.key] = verdict
+            self._metrics.judged(admitted=finding.admitted, reason=finding.reason)
         return finding
 
     async def _compiled(self, digest: str, data: bytes, backing: Backing | None) -> Artifact:
@@ -250,6 +256,3 @@ class Preparer:
 
     def _keep(self, key: str, fd: int, size: int) -> None:
         self._store.keep_compiled(key, os.pread(fd, size, 0))
-
-
-WAITING_FOR_REGION: Final = (Step.WAITING, Progress.STARTING, "the node's region is not reserved yet")

@@ -39,6 +39,7 @@ from wasmpool_api.wasm_workload import RestartPolicy
 
 MOST_INDEXES: Final = 100_000
 LAST_WORD_SECONDS: Final = 3.0
+JOURNAL_SECONDS: Final = 7 * 24 * 3600.0
 STATUS_SECONDS: Final = 0.05
 """The least between two looks at the status: thousands of instances may end in a second."""
 
@@ -240,7 +241,8 @@ class Supervisor:
                 self._found = desired.status
                 agent = desired.status.agent if desired.status is not None else None
                 self._predecessor_gone = agent is not None and agent.pod_uid != self._settings.agent.pod_uid
-                self._journal.forget_all_but({key_of(it) for it in desired.assignments})
+                long_ago = self._clocks.now().timestamp() - JOURNAL_SECONDS
+                self._journal.forget_before(long_ago, {key_of(it) for it in desired.assignments})
             self._desired = desired
             self._changed()
 

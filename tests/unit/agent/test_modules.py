@@ -1,0 +1,192 @@
+"""Where modules and environment come from, and what is kept of them on disk.
+
+Covers: a missing ConfigMap, a missing key, a namespace without consent: each says which, and what to do; environment
+from ConfigMaps; what the API has and this agent has not; the cache, when it is damaged and when it is full.
+"""
+
+import asyncio
+import base64
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from wasmpool_agent.modules.config_maps import config_map_of
+from wasmpool_agent.modules.sources import PullFailedError, Sources, digest_of, refuse_unsupported
+from wasmpool_agent.modules.store import Store, compiled_key, cpu_features
+from wasmpool_agent.supervisor.ports import AbsentError, ConfigMap, ForbiddenError, PortError, UnavailableError
+from wasmpool_api.codec import decode
+from wasmpool_api.reasons import Refusal, Waiting
+from wasmpool_api.revisions import Revision
+
+
+class _ConfigMaps:
+    """The port, over a dictionary."""
+
+    def __init__(self, found: Mapping[str, Mapping[str, bytes]], error: PortError | None = None) -> None:
+        self._found = found
+        self._error = error
+
+    async def config_map(self, namespace: str, name: str) -> ConfigMap:
+        if self._error is not None:
+            raise self._error
+        if name not in self._found:
+            raise AbsentError(name)
+        return ConfigMap(namespace, name, self._found[name])
+
+
+def _revision(*, module: object = None, env: object = (), run: object = None) -> Revision:
+    return decode(
+        Revision,
+        {
+            "workloadUid": "u",
+            "workloadNamespace": "tenant",
+            "workloadName": "w",
+            "module": module or {"configMap": {"name": "guests", "key": "a.wasm"}},
+            "run": run or {"command": {"env": list(env) if isinstance(env, list | tuple) else env}},
+        },
+    )
+
+
+def _module(found: Mapping[str, Mapping[str, bytes]], error: PortError | None = None) -> bytes:
+    return asyncio.run(Sources(_ConfigMaps(found, error), "platform", "web").module(_revision()))
+
+
+def _environment(env: list[object], found: Mapping[str, Mapping[str, bytes]]) -> tuple[tuple[str, str], ...]:
+    return asyncio.run(Sources(_ConfigMaps(found), "platform", "web").environment(_revision(env=env)))
+
+
+def test_a_module_is_the_entry_of_its_config_map() -> None:
+    assert _module({"guests": {"a.wasm": b"\0asm"}}) == b"\0asm"
+
+
+def test_a_missing_config_map_is_named() -> None:
+    with pytest.raises(PullFailedError, match="there is no ConfigMap tenant/guests") as caught:
+        _module({})
+    assert caught.value.reason is Waiting.MODULE_PULL_FAILED
+    assert not caught.value.permanent
+
+
+def test_a_missing_key_is_named_with_those_that_are_there() -> None:
+    with pytest.raises(PullFailedError, match=r"tenant/guests has no key a\.wasm; it has b\.wasm, c\.wasm"):
+        _module({"guests": {"c.wasm": b"", "b.wasm": b""}})
+
+
+def test_without_consent_the_role_binding_to_make_is_named() -> None:
+    with pytest.raises(PullFailedError) as caught:
+        _module({}, ForbiddenError("403"))
+    message = caught.value.message
+    for part in ("RoleBinding in namespace tenant", "wasmpool-module-reader", "ServiceAccount platform/wasmpool-web"):
+        assert part in message
+
+
+def test_an_api_server_that_does_not_answer_is_told_as_it_is() -> None:
+    with pytest.raises(PullFailedError, match="tenant/guests: connection refused"):
+        _module({}, UnavailableError("connection refused"))
+
+
+def test_environment_comes_from_values_and_config_maps_in_order() -> None:
+    env = [
+        {"name": "A", "value": "1"},
+        {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "b"}}},
+        {"name": "C"},
+        {"name": "D", "valueFrom": {"configMapKeyRef": {"name": "nowhere", "key": "d", "optional": True}}},
+        {"name": "E", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "e", "optional": True}}},
+    ]
+    assert _environment(env, {"settings": {"b": b"two"}}) == (("A", "1"), ("B", "two"), ("C", ""))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [({}, "no key b; it is empty"), ({"b": b"\xff"}, "not UTF-8"), ({"b": b"x\0y"}, "zero byte")],
+)
+def test_environment_that_can_not_be_had_names_the_variable(content: dict[str, bytes], problem: str) -> None:
+    env: list[object] = [{"name": "B", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "b"}}}]
+    with pytest.raises(PullFailedError, match=rf"run\.command\.env B: .*{problem}"):
+        _environment(env, {"settings": content})
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"module": {"image": "ghcr.io/a/b:1"}}, r"module\.image"),
+        ({"run": {"http": {}}}, r"run\.http"),
+        ({"env": [{"name": "S", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}, r"run\.command\.env S"),
+    ],
+)
+def test_what_this_agent_can_not_do_is_refused_by_name(changed: dict[str, object], field: str) -> None:
+    with pytest.raises(PullFailedError, match=rf"{field}: .*allowed (is|are)") as caught:
+        refuse_unsupported(_revision(**changed))
+    assert caught.value.reason is Refusal.UNSUPPORTED_FEATURE
+
+
+def test_text_and_binary_entries_of_a_config_map_are_bytes() -> None:
+    found = config_map_of(
+        {
+            "metadata": {"name": "m", "namespace": "n"},
+            "data": {"text": "ä"},
+            "binaryData": {"binary": base64.encodebytes(bytes(range(200))).decode()},
+        }
+    )
+    assert found.entries == {"text": "ä".encode(), "binary": bytes(range(200))}
+
+
+@pytest.mark.parametrize("text", ["?", "AAA", "ä"])
+def test_binary_data_that_is_not_base64_names_the_key(text: str) -> None:
+    with pytest.raises(UnavailableError, match=r"n/m: binaryData\.x is not base64"):
+        config_map_of({"metadata": {"name": "m", "namespace": "n"}, "binaryData": {"x": text}})
+
+
+def test_a_module_is_found_again_by_its_digest(tmp_path: Path) -> None:
+    digest = Store(tmp_path).keep_module(b"wasm")
+    assert digest == digest_of(b"wasm")
+    assert Store(tmp_path).module(digest) == b"wasm"
+    assert Store(tmp_path).module(digest_of(b"other")) is None
+
+
+def test_a_damaged_module_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    digest = store.keep_module(b"wasm")
+    (file,) = (tmp_path / "modules").iterdir()
+    file.write_bytes(b"wasn")
+    assert store.module(digest) is None
+    assert list((tmp_path / "modules").iterdir()) == []
+
+
+@pytest.mark.parametrize("digest", ["", "sha256:", "sha256:../../etc/passwd", "sha256:" + "A" * 64, "../x"])
+def test_a_digest_that_is_none_opens_no_file(tmp_path: Path, digest: str) -> None:
+    assert Store(tmp_path).module(digest) is None
+
+
+def test_damaged_compiled_code_is_never_given_out(tmp_path: Path) -> None:
+    store, key = Store(tmp_path), compiled_key("sha256:0", "settings", "cpu")
+    store.keep_compiled(key, b"machine code")
+    assert store.compiled(key) == b"machine code"
+    (file,) = (tmp_path / "compiled").iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    assert store.compiled(key) is None
+
+
+def test_compiled_code_is_of_one_engine_and_one_machine() -> None:
+    assert (
+        len({compiled_key(*parts) for parts in (("a", "b", "c"), ("a", "b", "d"), ("a", "c", "c"), ("b", "b", "c"))})
+        == 4
+    )
+    assert cpu_features()
+
+
+def test_what_a_crash_left_half_written_is_cleared(tmp_path: Path) -> None:
+    Store(tmp_path)
+    (tmp_path / "modules" / ".new-x").write_bytes(b"half")
+    Store(tmp_path)
+    assert list((tmp_path / "modules").iterdir()) == []
+
+
+def test_a_full_cache_loses_the_longest_unused_but_nothing_in_use(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    digests = [store.keep_module(bytes([number]) * 100) for number in range(4)]
+    for age, digest in enumerate(reversed(digests)):
+        os.utime(tmp_path / "modules" / digest.removeprefix("sha256:"), (1000 - age, 1000 - age))
+    assert store.prune({digests[0]}, (), most_bytes=250) == 2
+    assert [store.module(digest) is not None for digest in digests] == [True, False, False, True]
