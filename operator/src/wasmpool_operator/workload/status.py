@@ -12,7 +12,7 @@ from wasmpool_api.placement import Shortfall
 from wasmpool_api.reasons import PERMANENT, Outcome, Progress, RolloutReason
 from wasmpool_api.wasm_workload import WasmWorkloadStatus, WorkloadInstances, WorkloadNode
 from wasmpool_operator.actions import WriteStatus
-from wasmpool_operator.conditions import Finding, Truth, merged
+from wasmpool_operator.conditions import Finding, Truth, condition_of, merged
 from wasmpool_operator.workload.assess import Assessment
 from wasmpool_operator.workload.completions import Completions
 from wasmpool_operator.workload.reports import Report, running_instances
@@ -142,7 +142,7 @@ def _findings(standing: Standing) -> tuple[Finding, ...]:
     ready = _ready(standing, reserved)
     findings = [assessment.module_valid, assessment.admission, reserved, ready]
     if standing.completions is not None:
-        findings.append(_finished(standing.completions, reserved))
+        findings.append(_finished(standing, standing.completions, reserved))
     permanent = next(
         (it for it in (assessment.admission, reserved) if it.truth is Truth.FALSE and it.reason in PERMANENT), None
     )
@@ -190,7 +190,7 @@ def _slots_reserved(standing: Standing) -> Finding:
 def _ready(standing: Standing, reserved: Finding) -> Finding:
     assessment, completions = standing.assessment, standing.completions
     if completions is not None and completions.finished:
-        return _outcome("Ready", completions)
+        return _outcome("Ready", standing, completions)
     running = _running(standing)
     desired = assessment.workload.spec.instances
     if completions is not None:
@@ -231,17 +231,31 @@ def _progress(standing: Standing) -> str:
     return Progress.STARTING
 
 
-def _finished(completions: Completions, reserved: Finding) -> Finding:
+def _finished(standing: Standing, completions: Completions, reserved: Finding) -> Finding:
     if completions.finished:
-        return _outcome("Finished", completions, truth=Truth.TRUE)
+        return _outcome("Finished", standing, completions, truth=Truth.TRUE)
     out = sum(len(indexes) for indexes in completions.out.values())
     message = f"{len(completions.done)} of {completions.total} done, {out} out, {len(completions.left)} to come"
+    message += _last_failure(standing, completions)
     if reserved.truth is Truth.TRUE:
         return Finding("Finished", Truth.FALSE, Outcome.RUNNING, message)
     return Finding("Finished", Truth.FALSE, reserved.reason, message)
 
 
-def _outcome(kind: str, completions: Completions, *, truth: Truth | None = None) -> Finding:
+def _outcome(kind: str, standing: Standing, completions: Completions, *, truth: Truth | None = None) -> Finding:
     reason = Outcome.FAILED if completions.failed else Outcome.SUCCEEDED
     message = f"{completions.succeeded} succeeded, {completions.failed} failed"
+    message += _last_failure(standing, completions)
     return Finding(kind, truth or Truth.of(not completions.failed), reason, message)
+
+
+def _last_failure(standing: Standing, completions: Completions) -> str:
+    """What an agent says of a run that failed; an agent forgets it with the assignment, the condition does not."""
+    if not completions.failed:
+        return ""
+    for report in standing.reports:
+        if report.entry.failed and report.entry.message:
+            return f"; node {report.member.name}: {report.entry.message}"
+    known = condition_of(standing.assessment.workload.status.conditions, "Finished")
+    _, separator, failure = known.message.partition("; ") if known is not None else ("", "", "")
+    return f"{separator}{failure}"
