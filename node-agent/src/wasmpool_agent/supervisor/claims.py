@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from wasmpool_agent.supervisor.promises import ClaimKey
 from wasmpool_agent.supervisor.runs import Runs
-from wasmpool_api.indexes import format_indexes
+from wasmpool_api.indexes import IndexesError, format_indexes, parse_indexes
 from wasmpool_api.instance_pool_node import Assignment, NodeWorkload, WorkloadState
 from wasmpool_api.reasons import Outcome, Progress, Waiting
 from wasmpool_api.revisions import Revision
 from wasmpool_api.wasm_workload import ModuleStatus
+
+MOST_INDEXES: Final = 1_000_000
 
 
 class Step(StrEnum):
@@ -54,6 +57,7 @@ class Claim:
     accepted: int = 0
     assigned: bool = True
     load_failures: int = 0
+    _indexes: tuple[str, frozenset[int]] = ("", frozenset())
 
     @property
     def key(self) -> ClaimKey:
@@ -64,6 +68,19 @@ class Claim:
     def label(self) -> str:
         """For messages: namespace/name."""
         return f"{self.assignment.namespace}/{self.assignment.name}"
+
+    @property
+    def indexes(self) -> frozenset[int]:
+        """Those that are assigned; none where they can't be read, which the API's schema does not let happen."""
+        text, parsed = self._indexes
+        if text != self.assignment.indexes:
+            text = self.assignment.indexes
+            try:
+                parsed = parse_indexes(text, MOST_INDEXES)
+            except IndexesError:
+                parsed = frozenset[int]()
+            self._indexes = (text, parsed)
+        return parsed
 
     @property
     def used(self) -> int:

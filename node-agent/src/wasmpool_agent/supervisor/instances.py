@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Container, Iterable, Sequence
+from typing import Final
 
 from wasmpool_agent.protocol import Exited, Result, Start, Started
 from wasmpool_agent.supervisor.claims import Claim, Step
@@ -11,6 +12,8 @@ from wasmpool_agent.supervisor.promises import ClaimKey
 from wasmpool_agent.supervisor.runs import Ended
 from wasmpool_agent.supervisor.workers import Workers
 from wasmpool_api.wasm_workload import RestartPolicy
+
+JOURNAL_RETRY_SECONDS: Final = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +45,9 @@ class Dispatcher:
                 claim.runs.stopping(instance)
                 workers.stop_instance(instance)
             if plan.start and (claim.runs.policy is not RestartPolicy.NEVER or claim.key in announced):
-                self._start(claim, plan.start, workers)
+                retry_at = self._start(claim, plan.start, workers)
+                if retry_at is not None:
+                    due.append(retry_at)
             if plan.wake_at is not None:
                 due.append(plan.wake_at)
         return min(due, default=None)
@@ -75,17 +80,27 @@ class Dispatcher:
         for instance in sorted(instances):
             self._ended(instance, Ended(Result.ERROR, lost=True))
 
-    def _start(self, claim: Claim, positions: Sequence[int], workers: Workers) -> None:
-        """As many as there are workers for now; the others' turn comes when a worker has loaded the module."""
+    def _start(self, claim: Claim, positions: Sequence[int], workers: Workers) -> float | None:
+        """As many as there are workers for now; the others' turn comes when a worker has loaded the module.
+
+        Gives when to try again, where it was the journal that failed.
+        """
         runs, prepared = claim.runs, claim.prepared
         assert runs is not None and prepared is not None  # noqa: PT018, S101 - see carry_out
         artifact = self._preparer.artifact(prepared.artifact)
         chosen = workers.choose(artifact, len(positions)) if artifact is not None else []
         if not chosen:
-            return
+            return None
         starting = list(zip(positions, chosen, strict=False))
         if runs.policy is RestartPolicy.NEVER:
-            self._journal.begun(claim.key, *(position for position, _ in starting))
+            try:
+                self._journal.begun(claim.key, *(position for position, _ in starting))
+            except OSError as error:
+                # What can't be written down must not begin, for after a crash it would begin again.
+                retry_at = self._clock() + JOURNAL_RETRY_SECONDS
+                runs.put_off((position for position, _ in starting), retry_at)
+                log.warning("%s is not started: its journal can't be written: %s", claim.label, error)
+                return retry_at
         for position, worker in starting:
             self._last_instance += 1
             runs.begun(position, self._last_instance)
@@ -106,6 +121,7 @@ class Dispatcher:
                     memory_pages=prepared.memory_pages,
                 ),
             )
+        return None
 
     def _ended(self, instance: int, ended: Ended) -> None:
         claim = self._owners.pop(instance, None)
@@ -114,6 +130,9 @@ class Dispatcher:
         runs = claim.runs
         position = runs.ended(instance, ended, self._clock())
         if position is not None and runs.counted and position in runs.completed | runs.failed:
-            self._journal.ended(claim.key, position, completed=position in runs.completed)
+            try:
+                self._journal.ended(claim.key, position, completed=position in runs.completed)
+            except OSError as error:
+                log.warning("%s: the end of index %d can't be written down: %s", claim.label, position, error)
         if ended.result not in {Result.SUCCESS, Result.STOPPED, Result.NO_SLOT}:
             log.info("instance of %s ended: %s", claim.label, ended.describe())

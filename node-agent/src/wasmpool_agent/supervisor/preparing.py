@@ -1,12 +1,13 @@
 """From an assignment to something that can be started: revision, module, verdict, compiled code, environment."""
 
 import asyncio
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, ParamSpec
 
 from wasmpool_agent.compiler import CompileFailed, CompileReason, compile_module, engine_settings, sealed_copy
 from wasmpool_agent.metrics import Metrics
@@ -22,6 +23,10 @@ from wasmpool_api.reasons import Refusal, Waiting
 from wasmpool_api.revisions import Revision
 
 MODULE_MOST_BYTES: Final = 256 * 1024**2
+
+P = ParamSpec("P")
+
+log = logging.getLogger(__name__)
 
 
 class NotNowError(Exception):
@@ -110,17 +115,13 @@ class Preparer:
             os.close(artifact.fd)
         self._artifacts.clear()
 
-    def prune(self) -> None:
-        """Makes room on the disk. NB: blocks for as long as the directories take to read."""
-        self._store.prune({it.digest for it in self._artifacts.values()}, self._artifacts)
-
     async def inspect(self, claim: Claim) -> Finding:
         """The module as it is now, and the verdict. Raises NotNowError, NeverError."""
         revision = await self._revision(claim)
         data = await self._fetch(revision)
         finding = await self._examine(claim, data, revision)
         if finding.admitted:
-            await asyncio.to_thread(self._store.keep_module, data)
+            await self._keep(self._store.keep_module, data)
         return finding
 
     async def prepare(
@@ -188,7 +189,11 @@ class Preparer:
     async def _pinned(self, revision: Revision) -> bytes:
         if not revision.digest:
             raise NeverError(Refusal.MODULE_INVALID, f"revision {revision.name} pins no digest, so it can't be run")
-        kept = await asyncio.to_thread(self._store.module, revision.digest)
+        try:
+            kept = await asyncio.to_thread(self._store.module, revision.digest)
+        except OSError as error:
+            log.warning("the cache can't be read: %s", error)
+            kept = None
         if kept is not None:
             return kept
         data = await self._fetch(revision)
@@ -201,7 +206,7 @@ class Preparer:
                 Waiting.MODULE_PULL_FAILED,
                 f"{where} has another module than this revision pins: {found} is there, {revision.digest} is wanted",
             )
-        await asyncio.to_thread(self._store.keep_module, data)
+        await self._keep(self._store.keep_module, data)
         return data
 
     async def _examine(self, claim: Claim, data: bytes, revision: Revision) -> Finding:
@@ -248,11 +253,20 @@ class Preparer:
             compiled = await compile_module(data, self._pool_file, backing=backing or "")
         self._metrics.compiled(compiled.seconds)
         try:
-            await asyncio.to_thread(self._keep, key, compiled.fd, compiled.size)
+            await self._keep(self._keep_compiled, key, compiled.fd, compiled.size)
         except BaseException:
             compiled.close()
             raise
         return Artifact(key, digest, compiled.fd, compiled.size, compiled.sha256)
 
-    def _keep(self, key: str, fd: int, size: int) -> None:
+    async def _keep(self, keep: Callable[P, object], *arguments: P.args, **named: P.kwargs) -> None:
+        """On disk, in a thread, with room made for it. A cache that can't be written is none, and no more than that."""
+        try:
+            await asyncio.to_thread(keep, *arguments, **named)
+            digests = frozenset(it.digest for it in self._artifacts.values())
+            await asyncio.to_thread(self._store.prune, digests, frozenset(self._artifacts))
+        except OSError as error:
+            log.warning("the cache can't be written: %s", error)
+
+    def _keep_compiled(self, key: str, fd: int, size: int) -> None:
         self._store.keep_compiled(key, os.pread(fd, size, 0))

@@ -10,6 +10,7 @@ Invariants, whatever the order of calls:
     a Never position is started at most once, unless its instance got no slot and so never began
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -172,6 +173,11 @@ class Runs:
             pause.failures += 1
             pause.until = now + self.backoff.seconds(pause.failures)
         return position
+
+    def put_off(self, positions: Iterable[int], until: float) -> None:
+        """They could not be started, for a reason that is not theirs."""
+        for position in positions:
+            self._pauses.setdefault(position, _Pause()).until = until
 
     def paused_until(self, now: float) -> float | None:
         """When the first of the positions that wait may start again; None if none waits."""

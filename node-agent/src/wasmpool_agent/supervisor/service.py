@@ -37,7 +37,6 @@ from wasmpool_api.instance_pool_node import AgentInfo, Assignment, InstancePoolN
 from wasmpool_api.reasons import NodeReason, Refusal, Waiting
 from wasmpool_api.wasm_workload import RestartPolicy
 
-MOST_INDEXES: Final = 100_000
 LAST_WORD_SECONDS: Final = 3.0
 JOURNAL_SECONDS: Final = 7 * 24 * 3600.0
 STATUS_SECONDS: Final = 0.05
@@ -299,14 +298,7 @@ class Supervisor:
         for key, claim in self._claims.items():
             claim.accepted = accepted.get(key, 0) if claim.assigned else 0
             if claim.runs is not None:
-                claim.runs.assign(claim.accepted, self._indexes(claim) if claim.assigned else frozenset())
-
-    def _indexes(self, claim: Claim) -> frozenset[int]:
-        try:
-            return parse_indexes(claim.assignment.indexes, MOST_INDEXES)
-        except IndexesError as error:
-            log.warning("%s: indexes %r: %s", claim.label, claim.assignment.indexes, error)
-            return frozenset()
+                claim.runs.assign(claim.accepted, claim.indexes if claim.assigned else frozenset())
 
     def _let_go(self) -> None:
         """Claims that are neither assigned nor hold a slot."""
@@ -350,6 +342,10 @@ class Supervisor:
                     claim.module = error.finding.module
                 self._changed()
                 return
+            except Exception as error:  # a bug that one tenant's module finds must not end everybody's agent
+                log.exception("%s could not be prepared", claim.label)
+                claim.step, claim.reason = Step.PULLING, Waiting.MODULE_PULL_FAILED
+                claim.message = f"the agent failed to prepare it, which is its own fault: {error!r}"
             self._changed()
             failures += 1
             await asyncio.sleep(PULLS.seconds(failures))
@@ -409,7 +405,7 @@ class Supervisor:
                 )
             lost = set(record.lost) - runs.completed - runs.failed
             if self._predecessor_gone and self._assigned_to_predecessor(claim):
-                lost |= self._indexes(claim) - runs.completed - runs.failed
+                lost |= claim.indexes - runs.completed - runs.failed
             for index in sorted(lost):
                 self._journal.ended(claim.key, index, completed=False)
             if lost:

@@ -46,6 +46,7 @@ from wasmpool_api.instance_pool import Backing
 READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 5.0
 STABLE_SECONDS: Final = 60.0
+MESSAGES_IN_A_ROW: Final = 64
 _ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "LC_ALL")
 
 log = logging.getLogger(__name__)
@@ -271,8 +272,13 @@ class Workers:
         if self._stopping:
             _post(worker, Shutdown())
         self._listener.workers_changed()
+        heard = 0
         while True:
             self._hear(worker, await _receive(channel))
+            heard += 1
+            if heard % MESSAGES_IN_A_ROW == 0:
+                # NB: what has arrived already is received without a pause, and others want their turn too.
+                await asyncio.sleep(0)
 
     def _hear(self, worker: Worker, message: FromWorker) -> None:
         match message:
