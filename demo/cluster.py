@@ -12,7 +12,6 @@ from typing import Any, Final
 from demo.access import RELEASE, ROOT, SYSTEM_NAMESPACE
 from demo.console import Console, StepError
 from demo.host import huge_pages
-from demo.plan import CLUSTER_HUGE_PAGES
 from demo.standalone import guest_output
 
 BUILD_LOG: Final = ROOT / ".out" / "demo" / "build.log"
@@ -68,7 +67,7 @@ def finish_build(console: Console, build: subprocess.Popen[bytes]) -> None:
 
 def boot(console: Console) -> None:
     """Boots control plane and node, and brings the images to it."""
-    for arguments in (["up", "--huge-pages", str(CLUSTER_HUGE_PAGES)], ["images"]):
+    for arguments in (["up"], ["images"]):
         console.say(f"$ python -m tests.cluster {' '.join(arguments)}")
         run = subprocess.run(
             [sys.executable, "-m", "tests.cluster", *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, check=False

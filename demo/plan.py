@@ -9,10 +9,10 @@ from typing import Final
 
 from demo.host import MIB, HugePages, available_memory_mib, cache_directory, free_disk_mib, huge_pages
 
-CLUSTER_HUGE_PAGES: Final = 128
-"""Huge pages that the demo's node gets; the example pool takes 16 of them."""
+CLUSTER_HUGE_PAGES: Final = 512
+"""Huge pages that a test cluster takes; the example pool takes 16 of them."""
 _WANTED_DISK_MIB: Final = 12 * 1024
-_WANTED_MEMORY_MIB: Final = 3 * 1024
+_WANTED_MEMORY_MIB: Final = 4 * 1024
 
 
 def cluster_is_built(cache: Path) -> bool:

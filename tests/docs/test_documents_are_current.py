@@ -15,6 +15,7 @@ import yaml
 
 from demo import guests, plan
 from demo.access import RELEASE, SYSTEM_NAMESPACE
+from tests.cluster import lifecycle
 from wasmpool_api.admission import judge
 from wasmpool_api.codec import decode
 from wasmpool_api.instance_pool import InstancePool
@@ -109,6 +110,7 @@ def test_make_targets_in_documents_exist(document: Path) -> None:
 
 
 def test_announcement_of_the_demo_names_what_it_takes() -> None:
+    assert plan.CLUSTER_HUGE_PAGES == lifecycle.DEFAULT_HUGE_PAGES
     own = plan.plan_own_cluster()
     assert f"adds {plan.CLUSTER_HUGE_PAGES} of 2 MiB" in own
     for part in ("packages", "caches", "cgroups", "network", "processes", "make down"):

@@ -32,6 +32,8 @@ _IMAGES = ("--set", "operator.image.tag=dev", "--set", "agent.image.tag=dev")
 def kube(cluster: Running) -> Kube:
     """The real cluster with one node, and wasmpool installed on it as a user would: with Helm, from the checkout."""
     cluster.helm(*_INSTALL, *_IMAGES)
+    # NB: the images' tag is always the same: an operator of an earlier session would go on with the code of that time
+    cluster.kubectl("rollout", "restart", "deployment", "-n", SYSTEM_NAMESPACE)
     cluster.kubectl("rollout", "status", "deployment", "-n", SYSTEM_NAMESPACE, "--timeout=120s", timeout=150)
 
     def run(arguments: Sequence[str], *, stdin: str | None = None) -> CompletedProcess[str]:

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.e2e.kube import PAGE_BYTES, Kube, KubectlError, Object, condition, huge_pages_free, pool
+from wasmpool_api.quantities import Quantity
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(240)]
 
@@ -58,8 +59,8 @@ def test_pool_larger_than_the_node_says_both_numbers_while_its_pod_is_pending(
     seen = kube.until_condition(
         "ipool", "large", namespace, "RegionsReserved", "False", "InsufficientHugePages", seconds=60
     )
-    assert str(wanted * 2) in seen["message"], seen
-    assert str(node_huge_pages * 2) in seen["message"], seen
+    assert f"needs {Quantity(wanted * PAGE_BYTES)} ({wanted} pages)" in seen["message"], seen
+    assert f"{Quantity(node_huge_pages * PAGE_BYTES)} of hugepages-2Mi allocatable" in seen["message"], seen
     (pod,) = kube.all_of("pods", namespace, "wasmpool.dev/pool=large")
     assert pod["status"]["phase"] == "Pending"
     assert huge_pages_free() == before
