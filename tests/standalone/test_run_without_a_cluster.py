@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -309,6 +310,38 @@ def test_a_region_that_can_not_be_had_says_both_numbers(files: Files) -> None:
     assert status == 2
     err = agent.errors.read_text()
     assert re.search(r"(HugePagesNotConfigured|InsufficientHugePages|EngineRefused): .*10 .*", err), err
+
+
+def test_a_region_that_can_not_be_had_is_asked_for_again_and_told_meanwhile(files: Files) -> None:
+    files.write_pool(allocation={"backing": "HugePages1Gi"}, instanceLimits={"count": 5000, "addressSpaceSize": "2Gi"})
+    files.module("hello.wasm", prints())
+    files.workload("hello", "hello.wasm")
+    port = _free_port()
+    with running(files, "--listen", f"127.0.0.1:{port}") as agent:
+        agent.until(lambda: agent.errors.read_text().count("next try in") == 2)
+        assert _get(port, "/healthz").startswith("ok")
+        with pytest.raises(urllib.error.HTTPError) as unready:
+            _get(port, "/readyz")
+        with unready.value as answer:
+            assert answer.code == 503
+            assert re.match(r"HugePagesNotConfigured|InsufficientHugePages", answer.read().decode())
+        assert _metric(port, "wasmpool_region_ready") == 0
+        assert agent.end() == 0
+
+
+def test_only_an_explicit_choice_falls_back_and_it_is_told(files: Files) -> None:
+    files.write_pool(
+        allocation={"backing": "HugePages1Gi", "fallback": "BasePages"},
+        instanceLimits={"count": 200, "addressSpaceSize": "2Gi"},
+        moduleLimits={"memoryPages": 160},
+    )
+    files.module("hello.wasm", prints())
+    files.workload("hello", "hello.wasm")
+    port = _free_port()
+    with running(files, "--listen", f"127.0.0.1:{port}") as agent:
+        agent.until_state("hello", "Succeeded")
+        assert _metric(port, 'wasmpool_region_ready{.*reason="FellBackToBasePages"}') == 1
+        assert _metric(port, 'wasmpool_region_bytes{backing="BasePages"') == 200 * 160 * 65536
 
 
 def test_a_config_map_in_a_manifest_may_be_text_or_binary(files: Files) -> None:
