@@ -139,7 +139,7 @@ def _images(options: argparse.Namespace) -> int:
         archive = images.build(image)
         if found is not None and found.nodes:
             with step(f"{image.reference} is on the nodes"):
-                images.load(found, archive)
+                images.install(found, image)
         print(archive)
     return 0
 

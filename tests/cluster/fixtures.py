@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import images, lifecycle, standing_alone
+from tests.cluster import lifecycle, standing_alone
 from tests.cluster.paths import default_state_dir
 from tests.cluster.running import Running
 
@@ -27,7 +27,7 @@ def api_server_with_controllers(tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Running]:
-    """A real node with the project's images on it: the one that `python -m tests.cluster up` started, or the session's own.
+    """A real node: the one that `python -m tests.cluster up` started, or the session's own.
 
     Where a machine can't have one the test is skipped with the reason; in CI it fails.
     """
@@ -41,8 +41,6 @@ def cluster() -> Iterator[Running]:
             pytest.skip(problem)
     made = found if found is not None and borrowed else lifecycle.up(default_state_dir(), nodes=1, owned=True)
     try:
-        for image in images.IMAGES:
-            images.load(made, images.build(image))
         yield made
     finally:
         if not borrowed:

@@ -67,6 +67,17 @@ def build(image: Image) -> Path:
     return archive
 
 
+def install(found: Running, image: Image) -> str:
+    """The image, built as it is now, on all nodes; the tag that stands for its content, beside the `dev` that moves."""
+    archive = build(image)
+    tag = archive.stem.removeprefix(f"{image.name}-")
+    load(found, archive)
+    for one in lifecycle.layout_of(found).every_node():
+        names = (image.reference, f"{image.reference.rpartition(':')[0]}:{tag}")
+        lifecycle.namespace(found, one.name).run(one.ctr("images", "tag", "--force", *names))
+    return tag
+
+
 def load(found: Running, archive: Path) -> None:
     """Puts an OCI archive where the kubelets of all nodes find it."""
     for one in lifecycle.layout_of(found).every_node():

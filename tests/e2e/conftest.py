@@ -11,6 +11,7 @@ import yaml
 
 from demo.access import RELEASE, ROOT, SYSTEM_NAMESPACE
 from demo.guests import CONFIG_MAP
+from tests.cluster import images
 from tests.cluster.running import Running
 from tests.e2e.kube import PAGE_BYTES, Kube, KubectlError, pool
 from wasmpool_api.quantities import Quantity
@@ -25,13 +26,13 @@ _INSTALL = (
     SYSTEM_NAMESPACE,
     "--create-namespace",
 )
-_IMAGES = ("--set", "operator.image.tag=dev", "--set", "agent.image.tag=dev")
 
 
 @pytest.fixture(scope="session")
 def kube(cluster: Running) -> Kube:
     """The real cluster with one node, and wasmpool installed on it as a user would: with Helm, from the checkout."""
-    cluster.helm(*_INSTALL, *_IMAGES)
+    tags = (f"{image.name}.image.tag={images.install(cluster, image)}" for image in images.IMAGES)
+    cluster.helm(*_INSTALL, *(part for tag in tags for part in ("--set-string", tag)))
     # NB: the images' tag is always the same: an operator of an earlier session would go on with the code of that time
     cluster.kubectl("rollout", "restart", "deployment", "-n", SYSTEM_NAMESPACE)
     cluster.kubectl("rollout", "status", "deployment", "-n", SYSTEM_NAMESPACE, "--timeout=120s", timeout=150)
