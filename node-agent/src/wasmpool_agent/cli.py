@@ -36,7 +36,6 @@ from wasmpool_api.meta import pool_node_name
 DISTRIBUTION: Final = "wasmpool-node-agent"
 LOCAL_EDGE_SECONDS: Final = 0.05
 """Between two looks at the status where no API server is to be spared."""
-FEATURES: Final = ("ConfigMapModules", "CoreModules", "WasiPreview1")
 ADMITTED, REFUSED, WRONG = 0, 1, 2
 
 log = logging.getLogger(__name__)
@@ -126,7 +125,6 @@ def _serve(parsed: argparse.Namespace) -> int:
         pod_name=_environment("POD_NAME"),
         version=version(DISTRIBUTION),
         wasmtime_version=version("wasmtime"),
-        features=FEATURES,
     )
     settings = Settings(pool, parsed.pool, _directory(parsed.cache_dir), agent)
     return asyncio.run(_serve_node(settings, node, namespace, Address.parse(parsed.listen)))
@@ -150,7 +148,6 @@ def _run(parsed: argparse.Namespace) -> int:
         pod_name=node,
         version=version(DISTRIBUTION),
         wasmtime_version=version("wasmtime"),
-        features=FEATURES,
     )
     with ExitStack() as stack:
         cache = parsed.cache_dir

@@ -13,6 +13,7 @@ from wasmpool_agent.slots import SlotTable
 from wasmpool_agent.supervisor.backoff import REGION
 from wasmpool_api.codec import FieldError
 from wasmpool_api.instance_pool import Backing, Fallback, InstancePoolSpec
+from wasmpool_api.quantities import Quantity
 from wasmpool_api.reasons import NodeReason, RegionReason
 from wasmpool_api.region import region_shape
 
@@ -99,7 +100,7 @@ class Reserver:
         shape = region_shape(self._spec, fallback)
         loop = asyncio.get_running_loop()
         self._say(
-            reserved=False, reason=RegionReason.RESERVING, message=f"{shape.region_bytes} bytes are being reserved"
+            reserved=False, reason=RegionReason.RESERVING, message=f"{Quantity(shape.region_bytes)} are being reserved"
         )
 
         def progress(done: int, total: int) -> None:
@@ -129,7 +130,7 @@ class Reserver:
         self._say(
             reserved=True,
             reason=reason,
-            message=f"{shape.slots} slots of {shape.slot_bytes} bytes on {pages} pages of {shape.page_bytes} bytes",
+            message=f"{shape.slots} slots of {Quantity(shape.slot_bytes)} on {pages} pages of {Quantity(shape.page_bytes)}",
         )
         return Memory(region, table, fallback)
 
