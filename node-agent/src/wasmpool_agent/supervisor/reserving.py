@@ -126,11 +126,11 @@ class Reserver:
             if shape.backing is Backing.BASE_PAGES
             else RegionReason.HUGE_PAGES_RESERVED
         )
-        pages = shape.region_bytes // shape.page_bytes
+        pages, page = shape.region_bytes // shape.page_bytes, Quantity(shape.page_bytes)
         self._say(
             reserved=True,
             reason=reason,
-            message=f"{shape.slots} slots of {Quantity(shape.slot_bytes)} on {pages} pages of {Quantity(shape.page_bytes)}",
+            message=f"{shape.slots} slots of {Quantity(shape.slot_bytes)} on {pages} pages of {page}",
         )
         return Memory(region, table, fallback)
 
