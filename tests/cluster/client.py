@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, cast
 from urllib.parse import urlencode, urlsplit
 
 Object: TypeAlias = dict[str, Any]
@@ -21,7 +21,8 @@ class ApiError(Exception):
         self.reason: str = status.get("reason", "")
         self.message: str = status.get("message", "")
         self.causes: list[tuple[str, str]] = [
-            (cause.get("field", ""), cause.get("message", "")) for cause in details.get("causes") or []
+            (cause.get("field", ""), cause.get("message", ""))
+            for cause in cast("list[Object]", details.get("causes") or [])
         ]
         super().__init__(f"{code} {self.reason}: {self.message}")
 
@@ -134,4 +135,4 @@ def _status(payload: bytes) -> Object:
         found = json.loads(payload)
     except ValueError:
         return {"message": payload.decode(errors="replace")}
-    return found if isinstance(found, dict) else {"message": str(found)}
+    return cast("Object", found) if isinstance(found, dict) else {"message": str(found)}

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -100,7 +100,7 @@ def _hint(complaint: str) -> str:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
+def _alone() -> Generator[None]:
     """Two builders at once would only do the same work twice."""
     lock = cache_dir() / "bin" / "lock"
     lock.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +129,7 @@ def _base() -> str:
 
 
 @contextmanager
-def _context(image: Image) -> Iterator[Path]:
+def _context(image: Image) -> Generator[Path]:
     """The build context that the Containerfile describes, in a temporary directory."""
     with tempfile.TemporaryDirectory(prefix="wasmpool-image-") as directory:
         context = Path(directory)

@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -32,14 +32,14 @@ class Changes:
     huge_pages_before: int | None = None
     huge_pages_added: int = 0
     mounted_hugetlb: bool = False
-    directories: list[str] = field(default_factory=list)
+    directories: list[str] = field(default_factory=list[str])
     """Made as places to mount on; empty from outside."""
-    network_namespaces: list[str] = field(default_factory=list)
+    network_namespaces: list[str] = field(default_factory=list[str])
     """`net:[number]` of each, to see later whether somebody still has it."""
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
+def alone() -> Generator[None]:
     """One `up` or `down` with nodes at a time on this machine. Raises ClusterError where another one is at it."""
     with _LOCK.open("w") as file:
         try:

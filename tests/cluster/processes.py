@@ -32,8 +32,10 @@ class Found:
 
 
 def marked(state_dir: Path, name: str, environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a process of this cluster: what it is given beside PATH and HOME. Nothing of the user's: a proxy
-    or a KUBECONFIG of theirs is not meant for these."""
+    """The environment of a process of this cluster: what it is given beside PATH and HOME.
+
+    Nothing of the user's: a proxy or a KUBECONFIG of theirs is not meant for these.
+    """
     base = {
         "PATH": f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin",
         "HOME": os.environ.get("HOME", "/"),

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.cluster import binaries
 from tests.cluster.client import Client, Credentials
@@ -99,7 +99,8 @@ def save(running: Running) -> None:
 def load(state_dir: Path) -> Running | None:
     """What was saved there, whether or not its processes still run."""
     try:
-        saved = json.loads((state_dir / STATE_FILE).read_text())
-        return Running(**{**saved, "state_dir": state_dir})
+        saved: dict[str, Any] = json.loads((state_dir / STATE_FILE).read_text())
+        saved["state_dir"] = state_dir
+        return Running(**saved)
     except (FileNotFoundError, ValueError, TypeError):
         return None

@@ -86,7 +86,7 @@ class Layout:
 
 
 def up(layout: Layout) -> Running:
-    """Boot it, on a machine where `down` has just been. Raises ClusterError; then there may be something left for `down`."""
+    """Boot it, on a machine where `down` has just been. After a ClusterError there may be something left for `down`."""
     changes = machine.record(machine.Changes(str(layout.state_dir)))
     changes = machine.make_directories(changes, list(node.OWN))
     changes = machine.mount_hugetlb(changes)
@@ -123,7 +123,7 @@ def up(layout: Layout) -> Running:
 
 
 def down(changes: machine.Changes) -> list[str]:
-    """End everything of the cluster that made these changes, and give back what it took; what is still left, in words."""
+    """End all of the cluster that made these changes, and give back what it took; what is still left, in words."""
     state_dir = Path(changes.state_dir)
     (state_dir / running.STATE_FILE).unlink(missing_ok=True)
     names = sorted({found.name.partition("/")[0] for found in processes.all_of(state_dir)} - {CONTROL_PLANE})
