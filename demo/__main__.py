@@ -36,18 +36,18 @@ def _up(*, own: bool, record: Path | None) -> int:
         standalone.show(console)
 
         console.heading("2  A real Kubernetes" if own else f"2  The cluster of context {access.current_context()}")
-        reached = access.own_cluster() if own else access.existing_cluster()
-        console.path = (*reached.path, *console.path)
         if build is not None:
             console.say(
                 "Its binaries have been in the making since the start; the first time this takes most of the demo."
             )
             cluster.finish_build(console, build)
-            cluster.boot(console)
+            reached = cluster.boot(console)
+        else:
+            reached = access.existing_cluster()
 
         console.heading("3  wasmpool on it")
         try:
-            cluster.install(console)
+            cluster.install(console, reached)
             cluster.use(console, own=own)
         except StepError:
             diagnosis.diagnose(console)
@@ -62,7 +62,7 @@ def _up(*, own: bool, record: Path | None) -> int:
             build.terminate()
             build.wait()
     console.heading("What to try next")
-    console.say(_next_steps(own=own))
+    console.say(_next_steps(reached))
     return 0
 
 
@@ -83,9 +83,9 @@ def _down(*, own: bool) -> int:
     return 0
 
 
-def _next_steps(*, own: bool) -> str:
-    tools = f"  export PATH={access.OWN_BIN}:$PATH   # kubectl and helm for this cluster\n\n" if own else ""
-    down = "make down" if own else "make down CLUSTER=existing"
+def _next_steps(reached: access.Access) -> str:
+    tools = f"  {reached.exports}\n\n" if reached.exports else ""
+    down = "make down" if reached.own else "make down CLUSTER=existing"
     patch = """'{"spec":{"moduleLimits":{"memoryPages":512}}}'"""
     return f"""{tools}\
   kubectl scale wasm ticker --replicas=5    # more slots for it, at once

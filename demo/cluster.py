@@ -9,23 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from demo.access import RELEASE, ROOT, SYSTEM_NAMESPACE
+from demo.access import RELEASE, ROOT, SYSTEM_NAMESPACE, Access, own_cluster
 from demo.console import Console, StepError
 from demo.host import huge_pages
 from demo.standalone import guest_output
 
 BUILD_LOG: Final = ROOT / ".out" / "demo" / "build.log"
 POOL_HUGE_PAGES: Final = 16
-HELM_INSTALL: Final = (
-    f"helm upgrade --install {RELEASE} charts/wasmpool --namespace {SYSTEM_NAMESPACE} --create-namespace "
-    "--set operator.image.tag=dev --set agent.image.tag=dev"
-)
 _WANTED_CONDITIONS: Final = (
     ("hello", "Finished", "True"),
     ("mandelbrot", "Finished", "True"),
     ("ticker", "Ready", "True"),
     ("too-big", "Admitted", "False"),
 )
+_AGENTS: Final = "-l wasmpool.dev/pool=small"
 _SELECT_POOL: Final = "-l wasmpool.dev/pool=small --tail=-1"
 
 
@@ -65,30 +62,49 @@ def finish_build(console: Console, build: subprocess.Popen[bytes]) -> None:
     console.checked("the cluster's binaries are there")
 
 
-def boot(console: Console) -> None:
-    """Boots control plane and node, and brings the images to it."""
-    for arguments in (["up"], ["images"]):
-        console.say(f"$ python -m tests.cluster {' '.join(arguments)}")
-        run = subprocess.run(
-            [sys.executable, "-m", "tests.cluster", *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, check=False
-        )
-        if run.returncode != 0:
-            raise StepError(f"`python -m tests.cluster {' '.join(arguments)}` left with exit code {run.returncode}")
+def boot(console: Console) -> Access:
+    """Boots control plane and node, brings the images to it, and makes the console speak to it."""
+    console.say("$ python -m tests.cluster up && python -m tests.cluster images")
+    reached = own_cluster()
+    use_access(console, reached)
+    console.say(reached.exports)
     console.shell(
         "kubectl get nodes -o custom-columns='NODE:.metadata.name,VERSION:.status.nodeInfo.kubeletVersion,"
         "HUGE PAGES:.status.allocatable.hugepages-2Mi'"
     )
+    return reached
 
 
-def install(console: Console) -> None:
+def use_access(console: Console, reached: Access) -> None:
+    """Commands of the console go to that cluster from here on."""
+    console.path = (*reached.path, *console.path)
+    console.environment = reached.environment
+
+
+def install(console: Console, reached: Access) -> None:
     """The chart and nothing else."""
-    console.shell(HELM_INSTALL, timeout=180)
+    tags = " ".join(f"--set-string {name}.image.tag={tag}" for name, tag in sorted(reached.tags.items()))
+    console.shell(
+        f"helm upgrade --install {RELEASE} charts/wasmpool --namespace {SYSTEM_NAMESPACE} --create-namespace {tags}",
+        timeout=180,
+    )
     console.shell(f"kubectl -n {SYSTEM_NAMESPACE} rollout status deployment --timeout=120s", timeout=150)
     console.checked("one operator, three kinds, and the policies that hold agents to their own node")
 
 
+def clear(console: Console) -> None:
+    """Removes what an earlier demo left of the examples, so that what is shown is this one's. Waits for the pages."""
+    if not console.shell("kubectl get -f examples/ --ignore-not-found -o name", show=False).strip():
+        return
+    console.say("An earlier demo's examples are there. They go first:")
+    console.shell("kubectl delete -f examples/ --ignore-not-found --wait --timeout=90s", timeout=120)
+    gone = f"kubectl get pods -A {_AGENTS} -o name"
+    _wait_for("the agents to end", lambda: not console.shell(gone, show=False).strip())
+
+
 def use(console: Console, *, own: bool) -> None:
     """Applies the examples and shows what became of each."""
+    clear(console)
     before = huge_pages()
     console.recording(True)
     console.shell("kubectl apply -f examples/")

@@ -12,8 +12,8 @@ _LOOK_AT: Final = (
     'kubectl get ipool,ipnode,wasm -A -o jsonpath=\'{range .items[*]}{.kind} {.metadata.name}{"\\n"}'
     '{range .status.conditions[*]}    {.type}={.status} {.reason}: {.message}{"\\n"}{end}{end}\'',
     "kubectl get events -A --sort-by=.lastTimestamp | tail -30",
-    f"kubectl logs -n {SYSTEM_NAMESPACE} -l app.kubernetes.io/name=wasmpool --all-containers --tail=40 --prefix",
-    "kubectl logs -A -l app.kubernetes.io/name=wasmpool-agent --all-containers --tail=40 --prefix",
+    f"kubectl logs -n {SYSTEM_NAMESPACE} deployment/wasmpool-operator --all-containers --tail=40",
+    "kubectl logs -l wasmpool.dev/pool=small --all-containers --tail=40 --prefix",
     "grep -i hugepages /proc/meminfo",
 )
 

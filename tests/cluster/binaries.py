@@ -152,7 +152,8 @@ def _elsewhere() -> Iterator[Path]:
 
 
 def _acceptable(program: Program, candidate: Path) -> bool:
-    if program.version is None or not os.access(candidate, os.X_OK) or not candidate.is_file():
+    # NB: scripts are not even asked: one that calls this tool would ask it again, without end
+    if program.version is None or not os.access(candidate, os.X_OK) or not candidate.is_file() or _is_script(candidate):
         return False
     if any(not (candidate.parent / other).is_file() for other in program.together_with):
         return False
@@ -164,7 +165,7 @@ def _acceptable(program: Program, candidate: Path) -> bool:
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return bool(re.search(wanted, said.stdout, re.MULTILINE)) and not _is_script(candidate)
+    return bool(re.search(wanted, said.stdout, re.MULTILINE))
 
 
 def _is_script(path: Path) -> bool:
