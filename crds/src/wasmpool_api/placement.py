@@ -70,7 +70,8 @@ class Request:
 
     `minimum`: nothing is placed before this many fit at once. `held`: slots per node in the present assignments.
     `running`: instances per node that run now. `movable` is False where an instance must not be started a second time
-    (then `held` is only ever reduced by `wanted`). `waited_seconds`: since it began to wait for slots.
+    (then `held` is only ever reduced by `wanted`). `in_turns`: `wanted` counts runs that may follow each other, so that
+    it may exceed what the pool can ever hold, as long as `minimum` does not. `waited_seconds`: since it began to wait.
     """
 
     claim: Claim
@@ -86,6 +87,7 @@ class Request:
     held: Mapping[str, int] = field(default_factory=dict[str, int])
     running: Mapping[str, int] = field(default_factory=dict[str, int])
     movable: bool = True
+    in_turns: bool = False
     waited_seconds: float = 0.0
 
 
@@ -309,7 +311,7 @@ class _Cycle:
             node for node in self._nodes.values() if _matches(node, request) and node.state is not NodeState.LOST
         ]
         ever = sum(min(node.capacity, _cap(request)) for node in fitting)
-        if request.wanted > ever:
+        if (request.minimum if request.in_turns else request.wanted) > ever:
             where = f"{_nodes(len(fitting))} of pool {self._pool}"
             if request.node_selector:
                 pairs = ",".join(f"{key}={value}" for key, value in sorted(request.node_selector.items()))

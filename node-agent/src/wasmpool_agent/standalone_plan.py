@@ -165,6 +165,7 @@ def _request(claim: Claim, workload: WasmWorkload, revision: Revision, ledger: L
         max_per_node=spec.placement.max_per_node,
         held={NODE: held} if held else {},
         movable=not spec.runs_to_completion,
+        in_turns=spec.runs_to_completion,
     )
 
 

@@ -433,3 +433,16 @@ def test_a_thousand_nodes_and_slots_are_placed_in_reasonable_time(spread: Spread
     nodes = [node(f"n{number:04}", 256) for number in range(1000)]
     result = place("web", nodes, [request("w", 100_000, spread=spread)])
     assert result[Claim("w", "r1")].total == 100_000
+
+
+def test_runs_that_may_follow_each_other_wait_for_slots_that_the_pool_will_never_have_at_once() -> None:
+    nodes = [Node(name="n", slots=4, capacity=4)]
+    fits = Request(claim=Claim("a", "r"), namespace="x", name="a", wanted=9, minimum=2, in_turns=True)
+    too_many = replace(fits, minimum=5)
+    placed = place("p", nodes, [fits], {})[fits.claim]
+    assert placed.total == 4
+    assert placed.shortfall is not None
+    assert placed.shortfall.reason == Waiting.WAITING_FOR_CAPACITY
+    refused = place("p", nodes, [too_many], {})[fits.claim]
+    assert refused.shortfall is not None
+    assert refused.shortfall.reason == Refusal.EXCEEDS_POOL_CAPACITY

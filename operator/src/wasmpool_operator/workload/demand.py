@@ -109,5 +109,6 @@ def _request(
         held=held.get(revision, {}),
         running=running.get(revision, {}),
         movable=movable,
+        in_turns=spec.runs_to_completion,
         waited_seconds=seconds_since(waiting.last_transition_time, now) if waiting is not None and waits else 0.0,
     )
