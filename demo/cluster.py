@@ -107,6 +107,8 @@ def use(console: Console, *, own: bool) -> None:
     clear(console)
     before = huge_pages()
     console.recording(True)
+    if own:
+        console.shell("grep HugePages_Free /proc/meminfo")
     console.shell("kubectl apply -f examples/")
     console.shell("kubectl wait --for=condition=Ready ipool/small --timeout=120s", timeout=150)
     if own:

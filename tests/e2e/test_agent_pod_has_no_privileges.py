@@ -32,15 +32,18 @@ else:
 """
 
 
-def _agent_processes() -> list[dict[str, str]]:
+def _processes_of(pod: Object) -> list[dict[str, str]]:
+    """/proc/PID/status and command line of every process of the agent in the pod."""
+    uid: str = pod["metadata"]["uid"]
     found: list[dict[str, str]] = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             status = (entry / "status").read_text()
+            cgroup = (entry / "cgroup").read_text()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if "wasmpool_agent" in command or "wasmpool-agent serve" in command:
+        if f"pod{uid}" in cgroup and "wasmpool" in command:
             fields = {name: value for name, _, value in (line.partition(":\t") for line in status.splitlines())}
             found.append(fields | {"command": command})
     return found
@@ -51,8 +54,8 @@ def _agent_pod(kube: Kube, namespace: str) -> Object:
     return pod
 
 
-def test_no_process_of_the_agent_has_privileges(small_pool: str) -> None:
-    processes = _agent_processes()
+def test_no_process_of_the_agent_has_privileges(kube: Kube, small_pool: str) -> None:
+    processes = _processes_of(_agent_pod(kube, small_pool))
     assert len(processes) >= 2, "a supervisor and at least one worker were expected"
     for process in processes:
         uids = set(process["Uid"].split())
