@@ -9,7 +9,7 @@ Layers, lowest first; each imports only from those above it:
     certificates, client        trust, and the API over HTTP
     control_plane, node         command lines and configuration of the parts
     running                     what tests and commands do with a cluster that is up
-    lifecycle                   up, down, status
+    lifecycle, parts            up, down, status; what tests of failures do
     images                      the project's Containerfiles on a base of our own
     fixtures                    all of it for pytest
 """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from tests.cluster import binaries, images, lifecycle, machine, processes, running
+from tests.cluster import binaries, images, lifecycle, machine, parts, processes, running
 from tests.cluster.console import ClusterError, say, step
 from tests.cluster.paths import default_state_dir
 from tests.cluster.running import Running
@@ -49,6 +49,17 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--controllers", action="store_true", help="with --nodes 0: controller manager and scheduler too")
     add("down", _down, "end it and give back what it took")
     add("status", _status, "what runs; exit code 1 unless all of it does")
+    for name, command, text in (
+        ("kill", _kill, "SIGKILL to one part, node-1/kubelet for example"),
+        ("start", _start, "start a part that was killed"),
+        ("power-off", _power_off, "cut a node's power"),
+        ("power-on", _power_on, "boot a node whose power was cut"),
+    ):
+        add(name, command, text).add_argument("part")
+    one = add("reach", _reach, "a port of this machine's loopback that leads to a pod or service; prints it")
+    one.add_argument("host")
+    one.add_argument("port", type=int)
+    one.add_argument("--at", default="node-1", help="as seen from there (default: %(default)s)")
     add("kubeconfig", _kubeconfig, "print the path of an administrator's kubeconfig")
     for tool in ("kubectl", "helm"):
         one = add(tool, _tool, f"{tool} on this cluster: {tool} -- ARGUMENTS")
@@ -97,9 +108,8 @@ def _status(options: argparse.Namespace) -> int:
     found = running.load(_state_dir(options))
     if found is None:
         print(f"no cluster is up in {_state_dir(options)}")
-        changes = machine.recorded()
-        if changes:
-            print(f"the last one with nodes, in {changes.state_dir}, was not ended; `down` gives back what it took")
+        for changes in machine.all_recorded():
+            print(f"there is, or was, one with nodes in {changes.state_dir}; `down --state-dir` ends it")
         return 1
     print(f"{found.server}  {found.nodes} node(s)  {found.huge_pages} huge pages  {found.state_dir}")
     for process in sorted(processes.all_of(found.state_dir), key=lambda process: process.name):
@@ -108,6 +118,31 @@ def _status(options: argparse.Namespace) -> int:
     for name in dead:
         print(f"  {'dead':>8}  {name}")
     return 1 if dead else 0
+
+
+def _kill(options: argparse.Namespace) -> int:
+    parts.kill(_running(options), options.part)
+    return 0
+
+
+def _start(options: argparse.Namespace) -> int:
+    parts.start(_running(options), options.part)
+    return 0
+
+
+def _power_off(options: argparse.Namespace) -> int:
+    parts.power_off(_running(options), options.part)
+    return 0
+
+
+def _power_on(options: argparse.Namespace) -> int:
+    parts.power_on(_running(options), options.part)
+    return 0
+
+
+def _reach(options: argparse.Namespace) -> int:
+    print(parts.reach(_running(options), options.host, options.port, at=options.at))
+    return 0
 
 
 def _kubeconfig(options: argparse.Namespace) -> int:

@@ -82,6 +82,7 @@ _PROGRAMS: Final = {
         _cni("loopback", "main"),
         _cni("host-local", "ipam"),
         Program("pause", gobuild.Source("pause", ".")),
+        Program("probe", gobuild.Source("probe", ".")),
         Program("helm", gobuild.Source("tools", "helm.sh/helm/v4/cmd/helm"), (("version", "--short"), r"^v[34]\.")),
         Program("kwok", gobuild.Source("tools", "sigs.k8s.io/kwok/cmd/kwok"), (("--version",), r"v0\.[89]\.")),
     )

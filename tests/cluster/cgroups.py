@@ -9,46 +9,41 @@ from typing import Final
 from tests.cluster.console import ClusterError
 from tests.cluster.machine import CGROUPS, HUGE_PAGE_BYTES, has_unified_cgroups
 
-_PREFIX: Final = "wasmpool-"
 _CONTROLLERS: Final = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids")
 
 
-def name_of(node: str) -> str:
-    """Of a node's cgroup, below the root of every hierarchy."""
-    return _PREFIX + node
-
-
-def create(node: str, huge_pages: int) -> None:
+def create(name: str, huge_pages: int) -> None:
     """Make a node's cgroups; together its pods can reserve `huge_pages` pages of 2 MiB."""
     if has_unified_cgroups():
-        _create_unified(CGROUPS / name_of(node), huge_pages * HUGE_PAGE_BYTES)
+        _create_unified(CGROUPS / name, huge_pages * HUGE_PAGE_BYTES)
         return
     for hierarchy in _hierarchies():
-        group = hierarchy / name_of(node)
+        group = hierarchy / name
         group.mkdir(exist_ok=True)
         for share in ("cpuset.cpus", "cpuset.mems"):
             if (group / share).exists():
                 (group / share).write_text((hierarchy / share).read_text())
-    limit = CGROUPS / "hugetlb" / name_of(node) / "hugetlb.2MB.rsvd.limit_in_bytes"
+    limit = CGROUPS / "hugetlb" / name / "hugetlb.2MB.rsvd.limit_in_bytes"
     limit.write_text(str(huge_pages * HUGE_PAGE_BYTES))
 
 
-def remove(group: Path, *, seconds: float = 10) -> None:
-    """One of `existing()`, with what is below. Raises ClusterError where it stays, which means that a process does."""
+def remove(name: str, *, seconds: float = 10) -> None:
+    """All of this name, with what is below. Raises ClusterError where one stays, which means that a process does."""
     deadline = time.monotonic() + seconds
-    while group.is_dir():
-        for directory in (*sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True), group):
-            with contextlib.suppress(OSError):
-                directory.rmdir()
+    while left := existing(name):
+        for group in left:
+            for directory in (*sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True), group):
+                with contextlib.suppress(OSError):
+                    directory.rmdir()
         if time.monotonic() > deadline:
-            raise ClusterError(f"cgroup {group} is still in use after {seconds:.0f} s")
+            raise ClusterError(f"cgroups {', '.join(map(str, left))} are still in use after {seconds:.0f} s")
         time.sleep(0.02)
 
 
-def existing() -> list[Path]:
-    """The nodes' cgroups that are there, in all hierarchies."""
+def existing(name: str) -> list[Path]:
+    """The cgroups of this name that are there, in all hierarchies."""
     roots = [CGROUPS, *(path for path in CGROUPS.iterdir() if path.is_dir())]
-    return sorted({found for root in roots for found in root.glob(f"{_PREFIX}node-*") if found.is_dir()})
+    return [root / name for root in roots if (root / name).is_dir()]
 
 
 def _hierarchies() -> Iterator[Path]:

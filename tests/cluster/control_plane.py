@@ -49,6 +49,15 @@ class ControlPlane:
     alone: bool
     node_grace_seconds: int
 
+    def programs(self) -> dict[str, list[str]]:
+        """All of them, in the order in which they start."""
+        return {
+            "etcd": self.etcd(),
+            "kube-apiserver": self.api_server(),
+            "kube-controller-manager": self.controller_manager(),
+            "kube-scheduler": self.scheduler(),
+        }
+
     def etcd(self) -> list[str]:
         """Keeps nothing safe from a power failure: that makes it fast."""
         client = f"http://127.0.0.1:{self.listening.etcd}"

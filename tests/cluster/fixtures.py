@@ -10,7 +10,7 @@ from tests.cluster import lifecycle, standing_alone
 from tests.cluster.paths import default_state_dir
 from tests.cluster.running import Running
 
-__all__ = ["api_server", "api_server_with_controllers", "cluster"]
+__all__ = ["api_server", "api_server_with_controllers", "can_have_nodes", "cluster"]
 
 
 @pytest.fixture(scope="session")
@@ -26,26 +26,30 @@ def api_server_with_controllers(tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Running]:
-    """A real node: the one that `python -m tests.cluster up` started, or the session's own.
-
-    Where a machine can't have one the test is skipped with the reason; in CI it fails.
-    """
-    found = lifecycle.find(default_state_dir())
-    borrowed = found is not None and found.nodes > 0
-    if not borrowed:
-        problem = lifecycle.why_no_node(huge_pages=lifecycle.DEFAULT_HUGE_PAGES)
-        if problem and os.environ.get("CI") == "true":
-            pytest.fail(f"in CI a real node is wanted: {problem}")
-        if problem:
-            pytest.skip(problem)
-    made = found if found is not None and borrowed else lifecycle.up(default_state_dir(), nodes=1, owned=True)
+def cluster(request: pytest.FixtureRequest) -> Iterator[Running]:
+    """A real node: the one that `python -m tests.cluster up` started, or the session's own."""
+    state_dir = default_state_dir()
+    found = lifecycle.find(state_dir)
+    if found is not None and found.nodes > 0:
+        yield found
+        return
+    request.getfixturevalue("can_have_nodes")
+    made = lifecycle.up(state_dir, nodes=1, owned=True)
     try:
         yield made
     finally:
-        if not borrowed:
-            left = lifecycle.down(default_state_dir())
-            assert not left, f"left behind: {left}"
+        left = lifecycle.down(state_dir)
+        assert not left, f"left behind: {left}"
+
+
+@pytest.fixture(scope="session")
+def can_have_nodes() -> None:
+    """Skips what needs a node where this machine can't have one, with the reason; in CI such a machine is a failure."""
+    problem = lifecycle.why_no_node(huge_pages=lifecycle.DEFAULT_HUGE_PAGES)
+    if problem and os.environ.get("CI") == "true":
+        pytest.fail(f"in CI a real node is wanted: {problem}")
+    if problem:
+        pytest.skip(problem)
 
 
 def _standing_alone(state_dir: Path, *, controllers: bool) -> Iterator[Running]:

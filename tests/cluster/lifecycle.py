@@ -30,10 +30,10 @@ def broken(found: Running) -> list[str]:
     return with_nodes.missing(layout_of(found))
 
 
-def layout_of(found: Running, *, owned: bool = False) -> Layout:
-    """Of a cluster with nodes that is up."""
+def layout_of(found: Running) -> Layout:
+    """Of a cluster with nodes that is up. What is started with it ends with the owner of the rest, if this is it."""
     programs = binaries.ready(binaries.names_for(found.nodes))
-    return Layout(programs, found.state_dir, found.nodes, found.huge_pages, owned)
+    return Layout(programs, found.state_dir, found.nodes, found.huge_pages, found.owner == os.getpid())
 
 
 def up(
@@ -72,7 +72,7 @@ def up(
         try:
             return with_nodes.up(layout)
         except BaseException:
-            changes = machine.recorded()
+            changes = machine.recorded(state_dir)
             if changes:
                 say("starting failed; giving back what was taken")
                 for line in with_nodes.down(changes):
@@ -82,14 +82,20 @@ def up(
 
 def down(state_dir: Path) -> list[str]:
     """End it, whatever state it is in; what is left behind, in words: nothing, if all is well. Idempotent."""
-    changes = machine.recorded()
-    if changes is None or Path(changes.state_dir) != state_dir:
+    changes = machine.recorded(state_dir)
+    if changes is None:
         standing_alone.down(state_dir)
         return []
     if os.geteuid() != 0:
         raise ClusterError(f"the cluster in {state_dir} has nodes; only root can end it")
     with machine.alone(), step("cluster is down"):
         return with_nodes.down(changes)
+
+
+def clear_dead() -> None:
+    """Give back what clusters left of which nothing runs any more, whoever's they were. Raises ClusterError."""
+    with machine.alone():
+        _clear_dead()
 
 
 def why_no_node(*, huge_pages: int, nodes: int = 1) -> str | None:
@@ -120,15 +126,21 @@ def namespace(found: Running, name: str) -> namespaces.Namespace:
 
 
 def _clear(state_dir: Path) -> None:
-    """End what an earlier cluster left, in whatever state directory. Raises ClusterError if it is alive elsewhere."""
-    changes = machine.recorded()
-    if changes is not None and Path(changes.state_dir) != state_dir:
-        elsewhere = Path(changes.state_dir)
-        if processes.named(elsewhere, f"{with_nodes.CONTROL_PLANE}/kube-apiserver"):
-            raise ClusterError(
-                f"there can be one cluster with nodes on a machine, and one is up in {elsewhere}; "
-                f"`python -m tests.cluster down --state-dir {elsewhere}` ends it"
-            )
-    left = with_nodes.down(changes or machine.Changes(str(state_dir)))
+    """Give back what this cluster left, and others of which nothing runs any more. Raises ClusterError."""
+    own = machine.recorded(state_dir)
+    if own:
+        _give_back(own)
+    _clear_dead()
+    standing_alone.down(state_dir)
+
+
+def _clear_dead() -> None:
+    for changes in machine.all_recorded():
+        if not processes.all_of(Path(changes.state_dir)):
+            _give_back(changes)
+
+
+def _give_back(changes: machine.Changes) -> None:
+    left = with_nodes.down(changes)
     if left:
-        raise ClusterError("an earlier cluster left something behind: " + "; ".join(left))
+        raise ClusterError(f"an earlier cluster in {changes.state_dir} left something behind: {'; '.join(left)}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.cluster import cgroups, network
+from tests.cluster import machine, network
 from tests.cluster.binaries import Binaries
 from tests.cluster.certificates import Trust
 from tests.cluster.console import ClusterError
@@ -51,6 +51,11 @@ class Node:
     def kubeconfig(self) -> Path:
         """Of its kubelet; the address in it is the one inside the cluster."""
         return self.state_dir / f"{self.name}.kubeconfig"
+
+    @property
+    def cgroup(self) -> str:
+        """Its name below the root of every hierarchy."""
+        return f"wasmpool-{machine.key(self.state_dir)}-{self.name}"
 
     def environment(self) -> dict[str, str]:
         """PATH with what containerd and kubelet start."""
@@ -151,7 +156,7 @@ state = "/run/containerd"
             "kind": "KubeletConfiguration",
             "failCgroupV1": False,
             "cgroupDriver": "cgroupfs",
-            "cgroupRoot": f"/{cgroups.name_of(self.name)}",
+            "cgroupRoot": f"/{self.cgroup}",
             "containerRuntimeEndpoint": f"unix://{_SOCKET}",
             "authentication": {
                 "anonymous": {"enabled": False},

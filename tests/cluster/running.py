@@ -25,6 +25,8 @@ class Running:
     token: str
     huge_pages: int
     """Of the machine, shared out to the nodes in equal parts."""
+    owner: int | None = None
+    """Pid of the process with which it ends; None: it stays until `down`."""
 
     @property
     def kubeconfig(self) -> Path:

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -89,7 +90,8 @@ def _boot(state_dir: Path, programs: binaries.Binaries, *, controllers: bool, ow
     if controllers:
         pids["kube-controller-manager"] = start("kube-controller-manager", parts.controller_manager())
         pids["kube-scheduler"] = start("kube-scheduler", parts.scheduler())
-    made = Running(state_dir, nodes=0, server=listening.server, token=token, huge_pages=0)
+    owner = os.getpid() if owned else None
+    made = Running(state_dir, nodes=0, server=listening.server, token=token, huge_pages=0, owner=owner)
     running.save(made)
     return made
 

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import http.client
+import os
 import shutil
 import socket
 import sys
@@ -78,7 +79,7 @@ class Layout:
 
     def expected(self) -> set[tuple[str, str]]:
         """Name and program of every process that a healthy cluster has."""
-        parts = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+        parts = self.control_plane().programs()
         found = {(f"{CONTROL_PLANE}/{part}", self.binaries[part].resolve().name) for part in parts}
         for one in self.every_node():
             found |= {(f"{one.name}/{it}", self.binaries[it].resolve().name) for it in one.programs()}
@@ -87,37 +88,41 @@ class Layout:
 
 def up(layout: Layout) -> Running:
     """Boot it, on a machine where `down` has just been. After a ClusterError there may be something left for `down`."""
-    changes = machine.record(machine.Changes(str(layout.state_dir)))
+    groups = [one.cgroup for one in layout.every_node()]
+    changes = machine.record(machine.Changes(str(layout.state_dir), cgroups=groups))
     changes = machine.make_directories(changes, list(node.OWN))
     changes = machine.mount_hugetlb(changes)
-    changes = machine.add_huge_pages(changes, layout.huge_pages)
+    machine.add_huge_pages(changes, layout.huge_pages)
     shutil.rmtree(layout.logs, ignore_errors=True)
     token = _write_files(layout)
 
     with step("API server answers"):
         control_plane = _hold(layout, CONTROL_PLANE)
         network.connect_control_plane(control_plane, layout.nodes)
-        parts = layout.control_plane()
-        start(layout, control_plane, "etcd", parts.etcd())
-        start(layout, control_plane, "kube-apiserver", parts.api_server())
+        note_network(control_plane)
+        programs = layout.control_plane().programs()
+        for part in ("etcd", "kube-apiserver"):
+            start(layout, control_plane, part, programs[part])
         server = _forward(layout, control_plane)
         write_kubeconfig(layout.state_dir / "kubeconfig", server, layout.trust.ca, token)
         # The nodes get ready for their kubelets while the API server starts.
         nodes = {one.name: hold_node(layout, one, control_plane) for one in layout.every_node()}
-        _note_networks(changes, [control_plane, *nodes.values()])
+        for held in nodes.values():
+            note_network(held)
         _load_pause(layout, nodes)
         credentials = Credentials(server, layout.trust.ca, token)
         wait_until_ready(credentials, lambda: _ended(layout, ("etcd", "kube-apiserver")), layout.logs / CONTROL_PLANE)
 
     with step(f"{layout.nodes} node(s) Ready"):
-        start(layout, control_plane, "kube-controller-manager", parts.controller_manager())
-        start(layout, control_plane, "kube-scheduler", parts.scheduler())
+        for part in ("kube-controller-manager", "kube-scheduler"):
+            start(layout, control_plane, part, programs[part])
         for one in layout.every_node():
             for program in ("kubelet", "kube-proxy"):
                 start(layout, nodes[one.name], program, one.programs()[program])
         with Client(credentials) as client:
             wait_for_nodes(client, layout)
-    made = Running(layout.state_dir, nodes=layout.nodes, server=server, token=token, huge_pages=layout.huge_pages)
+    owner = os.getpid() if layout.owned else None
+    made = Running(layout.state_dir, layout.nodes, server, token, layout.huge_pages, owner)
     running.save(made)
     return made
 
@@ -132,9 +137,9 @@ def down(changes: machine.Changes) -> list[str]:
         if held:
             held.end()
     processes.kill(found.pid for found in processes.all_of(state_dir))
-    for group in cgroups.existing():
-        cgroups.remove(group)
-    machine.give_back(changes)
+    for name in changes.cgroups:
+        cgroups.remove(name)
+    changes = machine.give_back(changes)
     with contextlib.suppress(FileNotFoundError):
         for entry in state_dir.iterdir():
             if entry.is_dir() and entry.name != "logs":
@@ -143,9 +148,8 @@ def down(changes: machine.Changes) -> list[str]:
                 entry.unlink()
     left = machine.leftovers(changes)
     left += [f"process {found.pid} ({found.name}) still runs" for found in processes.all_of(state_dir)]
-    left += [f"cgroup {group} is still there" for group in cgroups.existing()]
     if not left:
-        machine.forget()
+        machine.forget(changes)
     return left
 
 
@@ -164,7 +168,7 @@ def start(layout: Layout, held: Namespace, program: str, argv: list[str]) -> Non
 
 def hold_node(layout: Layout, one: Node, control_plane: Namespace) -> Namespace:
     """A node's namespaces, its network and its containerd; its kubelet is still to be started."""
-    cgroups.create(one.name, one.huge_pages)
+    cgroups.create(one.cgroup, one.huge_pages)
     one.prepare()
     held = _hold(layout, one.name)
     network.connect_node(control_plane, held, one.number, layout.nodes)
@@ -189,6 +193,14 @@ def wait_for_nodes(client: Client, layout: Layout, *, seconds: float = 90) -> No
             why = f"{gone[0]} has ended" if gone else f"{name} is not Ready after {seconds:.0f} s: {says}"
             raise ClusterError(f"{why}; the end of {log}.log:\n{processes.tail(log.with_name(log.name + '.log'))}")
         time.sleep(0.1)
+
+
+def note_network(held: Namespace) -> None:
+    """Write down that there is this network namespace, for `down` to see that it is gone."""
+    changes = machine.recorded(held.state_dir)
+    if changes is not None:
+        name = str(Path(f"/proc/{held.init}/ns/net").readlink())
+        machine.record(replace(changes, network_namespaces=[*changes.network_namespaces, name]))
 
 
 def _not_ready(client: Client, layout: Layout) -> list[tuple[str, str]]:
@@ -265,8 +277,3 @@ def wait_for_containerd(one: Node, held: Namespace, logs: Path, *, seconds: floa
 def _ended(layout: Layout, programs: tuple[str, ...]) -> str | None:
     there = {found.name for found in processes.all_of(layout.state_dir)}
     return next((program for program in programs if f"{CONTROL_PLANE}/{program}" not in there), None)
-
-
-def _note_networks(changes: machine.Changes, held: list[Namespace]) -> None:
-    names = [str(Path(f"/proc/{one.init}/ns/net").readlink()) for one in held]
-    machine.record(replace(changes, network_namespaces=names))

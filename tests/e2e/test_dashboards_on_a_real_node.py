@@ -1,7 +1,7 @@
 """Every query of the dashboards and alerts, asked of a real Prometheus that scraped the real operator and a real agent.
 
-Covers: each panel and variable gives data while a pool has a running, a finished and a refused workload; no series that an
-alert reads is missing.
+Covers: each panel and variable gives data while a pool has a running, a finished and a refused workload; no series that
+an alert reads is missing.
 """
 
 from collections.abc import Iterator
@@ -23,11 +23,15 @@ METRICS_PORT = 9464
 def prometheus(cluster: Running, kube: Kube, small_pool: str) -> Iterator[Prometheus]:
     """Scrapes every operator and agent pod once a second, from inside the node's network."""
     pods = {
-        "operator": kube.all_of("pods", SYSTEM_NAMESPACE, "app.kubernetes.io/name=wasmpool"),
+        "operator": kube.all_of("pods", SYSTEM_NAMESPACE, "app.kubernetes.io/name=wasmpool-operator"),
         "agents": kube.all_of("pods", small_pool, "wasmpool.dev/pool=small"),
     }
     targets = {
-        job: [f"{pod['status']['podIP']}:{METRICS_PORT}" for pod in found if pod["status"]["phase"] == "Running"]
+        job: [
+            f"{pod['status']['podIP']}:{METRICS_PORT}"
+            for pod in found
+            if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
+        ]
         for job, found in pods.items()
     }
     assert all(targets.values()), targets
