@@ -16,6 +16,7 @@ from demo.standalone import guest_output
 
 BUILD_LOG: Final = ROOT / ".out" / "demo" / "build.log"
 POOL_HUGE_PAGES: Final = 16
+_SLOTS_OF_TICKER: Final = 3
 _WANTED_CONDITIONS: Final = (
     ("hello", "Finished", "True"),
     ("mandelbrot", "Finished", "True"),
@@ -112,6 +113,7 @@ def use(console: Console, *, own: bool) -> None:
     console.shell("kubectl apply -f examples/")
     console.shell("kubectl wait --for=condition=Ready ipool/small --timeout=120s", timeout=150)
     if own:
+        console.shell("grep HugePages_Free /proc/meminfo")
         fell = before.free - huge_pages().free
         if fell != POOL_HUGE_PAGES:
             raise StepError(f"HugePages_Free was to fall by {POOL_HUGE_PAGES}, it fell by {fell}")
@@ -122,6 +124,10 @@ def use(console: Console, *, own: bool) -> None:
         _wait_for(
             f"wasm/{name} to have {condition}={status}", partial(_has_condition, console, name, condition, status)
         )
+    _wait_for(
+        "ipool/small to hold no slot for workloads that have finished",
+        lambda: _status(console, "ipool/small").get("slots", {}).get("reserved") == _SLOTS_OF_TICKER,
+    )
     _check_statuses(console)
 
     console.shell("kubectl get ipool,ipnode,wasm -A")

@@ -25,9 +25,9 @@ def plan_own_cluster() -> str:
     pages = huge_pages()
     cache = cache_directory()
     if cluster_is_built(cache):
-        duration = "about 3 minutes (the cluster's binaries are in the cache)"
+        duration = "about a minute (the cluster's binaries are in the cache)"
     else:
-        duration = "20 to 30 minutes on 2 cores, the first time; 3 minutes after that"
+        duration = "20 to 30 minutes on 2 cores, the first time; a minute after that"
     text = f"""\
 This is what `make demo` does to this machine. `make down` undoes all but the packages and the caches.
 

@@ -17,7 +17,16 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import incluster_config, kube_config
 
 from wasmpool_api.meta import MANAGED_BY
-from wasmpool_operator.ports import ClusterError, Conflict, Manifest, Page, Refused, Resource, Unavailable
+from wasmpool_operator.ports import (
+    ClusterError,
+    Conflict,
+    Manifest,
+    NotServedYet,
+    Page,
+    Refused,
+    Resource,
+    Unavailable,
+)
 from wasmpool_operator.resources import resource_of
 
 _kube_config: Any = kube_config  # untyped in an otherwise typed library
@@ -149,14 +158,15 @@ class KubeCluster:
             return cast("Manifest", json.loads(payload))
         if response.status == 404 and absent_is_none:
             return None
-        raise _error(request, response.status, payload)
+        raise error_of(request, response.status, payload)
 
 
 def _namespace(manifest: Manifest) -> str:
     return str(manifest["metadata"].get("namespace", ""))
 
 
-def _error(request: str, status: int, payload: bytes) -> ClusterError:
+def error_of(request: str, status: int, payload: bytes) -> ClusterError:
+    """What an answer that is no success means. `payload`: its body, a Status or anything else."""
     try:
         parsed: object = json.loads(payload)
     except ValueError:
@@ -168,6 +178,9 @@ def _error(request: str, status: int, payload: bytes) -> ClusterError:
         return Conflict(request, status, message)
     if status == 429 or status >= 500:
         return Unavailable(request, status, message)
+    # NB: OwnerReferencesPermissionEnforcement looks kinds up in a list that it reads anew every ten seconds.
+    if status == 403 and "cannot find RESTMapping" in message:
+        return NotServedYet(request, status, message)
     if status in {400, 401, 403, 404, 405, 415, 422}:
         return Refused(request, status, message)
     return ClusterError(request, status, message)

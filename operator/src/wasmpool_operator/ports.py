@@ -4,6 +4,7 @@ ClusterError
 ├── Conflict      409: somebody else changed it, or it exists already, or a JSON patch's test failed
 ├── Refused       400, 403, 422: the API server won't take it; repeating it as it is won't help
 └── Unavailable   429, 5xx, no connection, no answer in time: later may do
+    └── NotServedYet   the API server has not noticed a new CustomResourceDefinition everywhere: seconds will do
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -34,6 +35,10 @@ class Refused(ClusterError):  # noqa: N818 - reads as what happened
 
 class Unavailable(ClusterError):  # noqa: N818 - reads as what happened
     """Try again later."""
+
+
+class NotServedYet(Unavailable):
+    """Right after a CustomResourceDefinition was made, a part of the API server does not know its kind."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,12 @@ from wasmpool_operator.plan import Plan, plan, status_action
 from wasmpool_operator.pool.manifests import AgentSettings
 from wasmpool_operator.pool.observe import Memory, observe
 from wasmpool_operator.pool.plan import Problem
-from wasmpool_operator.ports import Cluster, Conflict, Refused
+from wasmpool_operator.ports import Cluster, Conflict, NotServedYet, Refused
 from wasmpool_operator.resources import DAEMON_SETS, ROLE_BINDINGS, SERVICE_ACCOUNTS
 from wasmpool_operator.views import PoolKey, controlled_by
 
 CONFLICT_RETRY_SECONDS = 0.2
+NOT_SERVED_YET_RETRY_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +52,10 @@ class Reconciler:
             except Conflict as conflict:
                 _log.info("pool %s: planning again: %s", key, conflict)
                 return CONFLICT_RETRY_SECONDS
+            except NotServedYet as early:
+                # A back-off would make the first pool after an installation wait long after the kind is known.
+                _log.info("pool %s: waiting for the API server: %s", key, early)
+                return NOT_SERVED_YET_RETRY_SECONDS
 
     async def _reconcile(self, key: PoolKey, memory: Memory) -> float | None:
         await self._look_up_names(key, memory)
