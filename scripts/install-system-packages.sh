@@ -5,7 +5,7 @@ set -euo pipefail
 
 # program or file to look for -> package
 wanted=(
-  "gcc gcc" "make make" "pkg-config pkg-config" "clang clang"
+  "gcc gcc" "make make" "pkg-config pkg-config"
   "buildah buildah" "mmdebstrap mmdebstrap"
   "nft nftables" "conntrack conntrack" "ip iproute2" "nsenter util-linux" "setpriv util-linux"
   "/usr/include/seccomp.h libseccomp-dev" "/usr/include/stdio.h libc6-dev"

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Builds the native part with each sanitizer and runs its test program: sanitize.sh [address|thread ...]
-# Needs clang or gcc with the sanitizers' runtimes. Leaves nothing behind.
+# Needs gcc, which brings the sanitizers' runtimes, or clang with a package that has them. Leaves nothing behind.
 set -eu
 here=$(dirname "$(readlink -f "$0")")
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-compiler=${CC:-$(command -v clang || command -v gcc)}
+compiler=${CC:-$(command -v gcc || command -v clang)}
 for kind in "${@:-address thread}"; do
   for sanitizer in $kind; do
     case $sanitizer in

@@ -50,9 +50,11 @@ def unpack_debian_package(cache: Path) -> None:
     """Fetch the distribution's package (19 MB) and unpack it, without root. All or nothing."""
     cache.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache.parent) as scratch:
-        fetched = subprocess.run(
-            ["apt-get", "download", "prometheus"], cwd=scratch, capture_output=True, text=True, check=False
-        )
+        fetched = _download(scratch)
+        if fetched.returncode != 0 and os.geteuid() == 0:
+            # A new machine has no lists of packages yet.
+            subprocess.run(["apt-get", "update", "-qq"], capture_output=True, check=False)
+            fetched = _download(scratch)
         packages = list(Path(scratch).glob("prometheus_*.deb"))
         if len(packages) != 1:
             raise RuntimeError(
@@ -62,6 +64,11 @@ def unpack_debian_package(cache: Path) -> None:
         unpacked = Path(scratch) / "unpacked"
         subprocess.run(["dpkg-deb", "-x", packages[0], unpacked], check=True)
         unpacked.rename(cache)
+
+
+def _download(directory: str) -> subprocess.CompletedProcess[str]:
+    command = ["apt-get", "download", "prometheus"]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
 
 
 @dataclass(frozen=True)
