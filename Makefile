@@ -60,8 +60,8 @@ test-node: venv system ## root: a real node with a kubelet, containerd and huge 
 
 .PHONY: lint
 lint: venv $(PYRIGHT) ## ruff, mypy strict, pyright strict, the layers
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check --no-cache .
+	$(VENV)/bin/ruff format --no-cache --check .
 	$(VENV)/bin/mypy -p wasmpool_api -p wasmpool_operator -p wasmpool_agent
 	$(VENV)/bin/mypy $(TYPED)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" node_modules/.bin/pyright crds/src operator/src node-agent/src $(TYPED)

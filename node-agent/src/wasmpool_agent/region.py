@@ -11,11 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from wasmpool_api.region import RegionShape
-
 from wasmpool_agent import _native
 from wasmpool_api.instance_pool import Backing
 from wasmpool_api.reasons import RegionReason
+from wasmpool_api.region import RegionShape
 
 _POPULATE_STEP_BYTES: Final = 64 * 1024**2
 _HUGE_PAGES: Final = Path("/sys/kernel/mm/hugepages")
