@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -41,7 +41,7 @@ class Changes:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
+def alone() -> Generator[None]:
     """One `up` or `down` with nodes at a time on this machine: wait for another one to end."""
     _RECORDS.mkdir(mode=0o700, exist_ok=True)
     with (_RECORDS / "lock").open("w") as file:

@@ -128,8 +128,11 @@ def test_a_part_that_is_not_there_is_refused_by_name(two: Running) -> None:
 
 def _scheduled(found: Running, name: str) -> dict[str, Any]:
     with found.client() as client:
-        conditions = client.get(f"/api/v1/namespaces/default/pods/{name}")["status"].get("conditions", [])
-    return next((one for one in conditions if one["type"] == "PodScheduled"), {})
+        conditions: list[dict[str, Any]] = client.get(f"/api/v1/namespaces/default/pods/{name}")["status"].get(
+            "conditions", []
+        )
+    empty: dict[str, Any] = {}
+    return next((one for one in conditions if one["type"] == "PodScheduled"), empty)
 
 
 def _container(found: Running, name: str) -> dict[str, Any]:
