@@ -40,7 +40,7 @@ down: venv ## undoes `make demo`: no process, mount, network namespace or huge p
 
 # --------------------------------------------------------------------------------------------------------------- test it
 .PHONY: test
-test: lint test-unit test-hugepages test-cluster test-node ## everything; root, a few minutes to build Kubernetes once
+test: lint test-unit test-hugepages test-cluster test-node ## everything; root
 
 .PHONY: test-unit
 test-unit: venv ## quick: neither root nor a cluster
@@ -51,12 +51,17 @@ test-hugepages: venv ## root: reserves huge pages of this machine and gives them
 	$(PYTEST) -m "hugepages and not node and not cluster"
 
 .PHONY: test-cluster
-test-cluster: venv system ## a real API server and control plane
+test-cluster: binaries ## a real API server and control plane
 	$(PYTEST) -m "cluster and not node"
 
 .PHONY: test-node
-test-node: venv system ## root: a real node with a kubelet, containerd and huge pages; end to end
+test-node: binaries ## root: a real node with a kubelet, containerd and huge pages; end to end
 	$(PYTEST) -m node
+
+.PHONY: binaries
+binaries: venv system ## Kubernetes and what the tests run beside it; a quarter of an hour on two cores, once
+	@echo "the cluster's binaries, built where they are not there yet:"
+	@$(PYTHON) -m tests.cluster build
 
 .PHONY: lint
 lint: venv $(PYRIGHT) ## ruff, mypy strict, pyright strict, the layers

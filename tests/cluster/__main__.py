@@ -163,7 +163,7 @@ def _enter(options: argparse.Namespace) -> NoReturn:
 
 
 def _build(options: argparse.Namespace) -> int:
-    for name, path in binaries.ready(options.names or binaries.names_for(1)).paths.items():
+    for name, path in binaries.ready(options.names or (*binaries.names_for(1), "probe")).paths.items():
         print(f"{name:<26} {path}")
     return 0
 

@@ -269,6 +269,11 @@ class Stage:
         """A condition of the pool."""
         return condition(self.get("InstancePool", pool), kind)
 
+    def unready_nodes(self, pool: str = "web") -> list[Object]:
+        """As the pool's status has them; none while it has no status."""
+        found = self.get("InstancePool", pool).get("status", {}).get("unreadyNodes", [])
+        return list(found)
+
     def workload_condition(self, kind: str, workload: str) -> Object:
         """A condition of a workload."""
         return condition(self.get("WasmWorkload", workload), kind)

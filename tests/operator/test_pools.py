@@ -45,6 +45,15 @@ def test_a_pool_gets_all_that_its_agents_need_and_owns_it(stage: Stage) -> None:
     assert template["spec"]["volumes"][0]["configMap"]["name"] == config["metadata"]["name"]
 
 
+def test_a_pool_that_asks_for_what_this_version_can_not_do_is_stalled_by_name(stage: Stage) -> None:
+    stage.pool(tenancy={"isolation": "WorkerPerNamespace"})
+    stalled = until(lambda: (it := stage.pool_condition("Stalled")).get("status") == "True" and it)
+    assert stalled["reason"] == "SpecInvalid"
+    assert "spec.tenancy.isolation is WorkerPerNamespace" in stalled["message"]
+    assert "allowed is Shared" in stalled["message"]
+    assert stage.api.get("DaemonSet", stage.namespace, "wasmpool-web") is None
+
+
 def test_a_child_that_somebody_removes_or_changes_comes_back(stage: Stage) -> None:
     stage.pool()
     first = stage.daemon_set()
@@ -123,8 +132,7 @@ def test_an_agent_of_another_pod_than_todays_does_not_count(stage: Stage) -> Non
     stage.api.delete("Pod", stage.namespace, agent.pod)
     stage.pod_ready(stage.pod(agent.node, name="successor"))
     until(lambda: stage.pool_condition("Ready").get("status") == "False")
-    (unready,) = stage.get("InstancePool", "web")["status"]["unreadyNodes"]
-    assert unready["message"] == "agent pod successor has not reported yet"
+    until(lambda: [it["message"] for it in stage.unready_nodes()] == ["agent pod successor has not reported yet"])
     assert stage.get("InstancePool", "web")["status"]["slots"]["capacity"] == 0
 
 

@@ -144,6 +144,10 @@ def test_a_folder_stands_for_the_config_map_of_its_name(files: Files) -> None:
     [
         ({"module": {"image": "ghcr.io/a/b:1"}, "run": {"command": {"restartPolicy": "Never"}}}, "module.image"),
         ({"module": {"configMap": {"name": "guests", "key": "hello.wasm"}}, "run": {"http": {}}}, "run.http"),
+        (
+            {"module": {"configMap": {"name": "guests", "key": "hello.wasm"}}, "run": {"command": {}}, "burst": 2},
+            "burst",
+        ),
     ],
 )
 def test_what_is_not_built_yet_is_refused_by_name(files: Files, spec: dict[str, object], field: str) -> None:
@@ -151,7 +155,14 @@ def test_what_is_not_built_yet_is_refused_by_name(files: Files, spec: dict[str, 
     files.manifest("later", **spec)
     with running(files) as agent:
         report = agent.until_state("later", "Refused", "UnsupportedFeature")
-    assert report["message"].startswith(f"{field}: ")
+    assert re.match(rf"{field}(:| is) ", report["message"])
+
+
+def test_a_pool_that_asks_for_what_is_not_built_yet_is_refused_by_name(files: Files) -> None:
+    files.write_pool(tenancy={"isolation": "WorkerPerNamespace"})
+    status, agent = once(files)
+    assert status == 2
+    assert "spec.tenancy.isolation is WorkerPerNamespace" in agent.errors.read_text()
 
 
 def test_more_than_the_pool_has_is_never_and_more_than_is_free_is_not_now(files: Files) -> None:

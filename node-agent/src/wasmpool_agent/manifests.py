@@ -19,6 +19,7 @@ from wasmpool_agent.supervisor.ports import AbsentError, ConfigMap, UnavailableE
 from wasmpool_api.codec import FieldError, decode, unknown_fields
 from wasmpool_api.instance_pool import InstancePool
 from wasmpool_api.meta import API_VERSION, INSTANCE_POOL, WASM_WORKLOAD
+from wasmpool_api.not_yet import pool_not_yet
 from wasmpool_api.region import region_shape
 from wasmpool_api.wasm_workload import WasmWorkload
 
@@ -54,6 +55,9 @@ def read_pool_strictly(path: Path) -> InstancePool:
             f"an {INSTANCE_POOL} of {API_VERSION} is wanted"
         )
     _refuse_unknown(path, unknown_fields(InstancePool, manifest))
+    unsupported = pool_not_yet(pool.spec)
+    if unsupported is not None:
+        raise UserError(f"{path}: {unsupported}")
     try:
         region_shape(pool.spec)
     except FieldError as error:

@@ -7,6 +7,7 @@ from typing import Final
 from wasmpool_api.indexes import format_indexes, parse_indexes
 from wasmpool_api.instance_pool import From, InstancePool
 from wasmpool_api.instance_pool_node import Assignment, InstancePoolNodeStatus, NodeWorkload, WorkloadState
+from wasmpool_api.not_yet import workload_not_yet
 from wasmpool_api.placement import Claim, NamespaceLimit, Node, Placement, Request, place
 from wasmpool_api.reasons import PERMANENT, Outcome, Progress, Refusal, Waiting
 from wasmpool_api.revisions import Revision, revision_of
@@ -114,12 +115,15 @@ def _refused(pool: InstancePool, workload: WasmWorkload) -> Report | None:
         message = f"spec.poolRef is {wanted}, this agent serves {served}"
         return Report(namespace, name, WorkloadState.PENDING, Waiting.POOL_NOT_FOUND, message, settled=True)
     allowed = pool.spec.tenancy.allowed_namespaces.from_
-    if allowed is From.ALL or namespace == (pool.metadata.namespace or "default"):
-        return None
-    message = f"namespace {namespace} may not use pool {served}: tenancy.allowedNamespaces.from is {allowed.value}"
-    if allowed is From.SELECTOR:
-        message += ", and without a cluster namespaces have no labels to select by"
-    return Report(namespace, name, WorkloadState.REFUSED, Refusal.NAMESPACE_NOT_ALLOWED, message, settled=True)
+    if allowed is not From.ALL and namespace != (pool.metadata.namespace or "default"):
+        message = f"namespace {namespace} may not use pool {served}: tenancy.allowedNamespaces.from is {allowed.value}"
+        if allowed is From.SELECTOR:
+            message += ", and without a cluster namespaces have no labels to select by"
+        return Report(namespace, name, WorkloadState.REFUSED, Refusal.NAMESPACE_NOT_ALLOWED, message, settled=True)
+    unsupported = workload_not_yet(workload.spec)
+    if unsupported is not None:
+        return Report(namespace, name, WorkloadState.REFUSED, Refusal.UNSUPPORTED_FEATURE, unsupported, settled=True)
+    return None
 
 
 def _placements(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from wasmpool_api.codec import encode
 from wasmpool_api.instance_pool import InstancePool, InstancePoolStatus
 from wasmpool_api.meta import API_VERSION, INSTANCE_POOL
+from wasmpool_api.not_yet import pool_not_yet
 from wasmpool_api.reasons import PoolReason
 from wasmpool_api.region import RegionError
 from wasmpool_operator.actions import Step, WriteStatus
@@ -97,6 +98,9 @@ def status_action(pool: InstancePool, status: InstancePoolStatus) -> WriteStatus
 
 
 def _agents(observed: Observed, pool: InstancePool, settings: AgentSettings) -> tuple[Agents | None, Problem | None]:
+    unsupported = pool_not_yet(pool.spec)
+    if unsupported is not None:
+        return None, Problem(PoolReason.SPEC_INVALID, unsupported)
     try:
         agents = agents_of(pool, settings)
     except RegionError as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from wasmpool_api.admission import judge_for
 from wasmpool_api.instance_pool import InstancePool
 from wasmpool_api.instance_pool_node import NodeWorkload, WorkloadState
+from wasmpool_api.not_yet import workload_not_yet
 from wasmpool_api.reasons import Outcome, Progress, Refusal, Waiting
 from wasmpool_api.revisions import Revision, revision_of
 from wasmpool_api.wasm_workload import ModuleStatus, WasmWorkload
@@ -65,6 +66,9 @@ def assess(
         return outcome(Truth.UNKNOWN, Waiting.POOL_DRAINING, f"InstancePool {key} is being deleted")
     if not_allowed is not None:
         return outcome(Truth.FALSE, Refusal.NAMESPACE_NOT_ALLOWED, not_allowed, banned=True)
+    unsupported = workload_not_yet(workload.spec)
+    if unsupported is not None:
+        return outcome(Truth.FALSE, Refusal.UNSUPPORTED_FEATURE, unsupported)
     if pinned is None or pinned.needs is None:
         return _inspection(workload, revision, any_node_ready=any_node_ready, key=key, reports=reports)
     verdict = judge_for(pinned.needs, pool.spec, workload.spec.limits, pool.metadata.name)
