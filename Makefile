@@ -73,10 +73,8 @@ lint: venv $(PYRIGHT) ## ruff, mypy strict, pyright strict, the layers
 	$(VENV)/bin/lint-imports
 
 .PHONY: bench
-bench: venv ## the measurements behind the figures in the documents
-	@found=$$(find tests/bench -name '*.py' ! -name '__init__.py' 2>/dev/null | sort); \
-	if [ -z "$$found" ]; then echo "there are no measurements under tests/bench yet"; exit 0; fi; \
-	for bench in $$found; do echo "== $$bench"; $(PYTHON) "$$bench"; done
+bench: venv ## the measurements behind the figures in the documents; BENCH=--quick shows that they run
+	$(PYTHON) -m tests.bench.allocators $(BENCH)
 
 # --------------------------------------------------------------------------------------------------------------- make it
 .PHONY: docs
