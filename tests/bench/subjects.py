@@ -9,11 +9,12 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Final
 
@@ -246,7 +247,7 @@ class Crew:
 
 
 @contextmanager
-def crew(name: str, sizes: Sizes, processes: int = 1) -> Iterator[Crew]:
+def crew(name: str, sizes: Sizes, processes: int = 1) -> Generator[Crew]:
     """Raises ReserveError where there are not enough huge pages for a region."""
     shape = shape_of(
         name if name in IN_REGION else "compact",
@@ -260,7 +261,7 @@ def crew(name: str, sizes: Sizes, processes: int = 1) -> Iterator[Crew]:
         region = stack.enter_context(Region.reserve(shape)) if name in IN_REGION else None
         table = stack.enter_context(SlotTable.create(sizes.slots))
         connections: list[Connection] = []
-        started = []
+        started: list[ForkProcess] = []
         for worker in range(1, processes + 1):
             ours, theirs = forking.Pipe()
             process = forking.Process(target=_serve, args=(name, sizes, region, table, worker, theirs), daemon=True)
