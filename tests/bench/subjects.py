@@ -261,7 +261,7 @@ def crew(name: str, sizes: Sizes, processes: int = 1) -> Generator[Crew]:
         region = stack.enter_context(Region.reserve(shape)) if name in IN_REGION else None
         table = stack.enter_context(SlotTable.create(sizes.slots))
         connections: list[Connection] = []
-        started: list[ForkProcess] = []
+        started = list[ForkProcess]()
         for worker in range(1, processes + 1):
             ours, theirs = forking.Pipe()
             process = forking.Process(target=_serve, args=(name, sizes, region, table, worker, theirs), daemon=True)
