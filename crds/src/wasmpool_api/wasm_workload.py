@@ -190,8 +190,9 @@ class WorkloadInstances(msgspec.Struct, frozen=True, rename="camel", kw_only=Tru
 class ModuleNeeds(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """What a module declares, counted as ModuleLimits counts it; the largest of each over a component's core modules.
 
-    `memory_pages` and `table_elements` are the largest minimum of any one memory and table. `features`: proposals
-    beyond WebAssembly 1.0 that it uses and that decide whether it can run (SharedMemory, Memory64, ...).
+    Imported is what the host must provide: of a component its own imports, and none that one of its modules takes from
+    another. `memory_pages` and `table_elements` are the largest minimum of any one memory and table. `features`:
+    proposals beyond WebAssembly 1.0 that it uses and that decide whether it can run (SharedMemory, Memory64, ...).
     """
 
     imported_functions: int = 0
@@ -206,6 +207,14 @@ class ModuleNeeds(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     table_elements: int = 0
     memory_pages: int = 0
     features: tuple[str, ...] = ()
+
+
+class ComponentNeeds(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """What all core instances that one instance of a component makes have together, counted as ComponentLimits does."""
+
+    core_instances: int
+    memories: int
+    tables: int
 
 
 class ModuleStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):

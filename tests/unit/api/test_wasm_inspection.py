@@ -12,7 +12,7 @@ from tests.fuzz.wasm_corpus import SAMPLES, all_features, binaries
 from tests.fuzz.wasm_inspection import is_valid, run
 from wasmpool_api.codec import decode, encode
 from wasmpool_api.limits import ModuleLimits
-from wasmpool_api.wasm import BinaryKind, Export, ExternKind, Feature, Import, Memory, Table, inspect, inspect_module
+from wasmpool_api.wasm import BinaryKind, Export, ExternKind, Import, Memory, Table, inspect, inspect_module
 from wasmpool_api.wasm_workload import ModuleNeeds
 
 
@@ -76,13 +76,6 @@ def test_needs_can_be_written_to_a_status(name: str) -> None:
     needs = inspect_module(SAMPLES[name].binary)
     assert decode(ModuleNeeds, encode(needs)) == needs
     assert all(value <= 2**63 - 1 for value in encode(needs).values() if isinstance(value, int))
-
-
-def test_a_component_is_known_for_one() -> None:
-    component = bytes(wasmtime.wat2wasm("(component (core module (memory 1)))"))
-    found = inspect(component)
-    assert found.kind is BinaryKind.COMPONENT
-    assert found.needs == ModuleNeeds(features=(Feature.COMPONENT,))
 
 
 COUNTS: dict[str, Any] = {

@@ -6,6 +6,10 @@
     types         value types and the type section
     expressions   constant expressions
     module        the sections of a core module
+    scopes, component_types, canonical    what stands in a component beside its core modules
+    component     the sections of a component
+    instantiation how many core instances it makes
+    interfaces    names of what it imports and exports
     inspection    what comes out
 
 It looks at structure, not at code: the bodies of code, data and element sections are skipped, after their length has
@@ -15,27 +19,39 @@ been checked against the file. What it accepts may still be refused by a compile
 from wasmpool_api.wasm.features import UNSUPPORTED, Feature
 from wasmpool_api.wasm.inspection import (
     BinaryKind,
+    Component,
+    CoreModule,
     Export,
     ExternKind,
     Import,
     Inspection,
+    InterfaceExport,
+    InterfaceImport,
     Memory,
+    Sort,
     Table,
     inspect,
     inspect_module,
 )
+from wasmpool_api.wasm.interfaces import Interface
 from wasmpool_api.wasm.reader import ModuleInvalid
 
 __all__ = [
     "UNSUPPORTED",
     "BinaryKind",
+    "Component",
+    "CoreModule",
     "Export",
     "ExternKind",
     "Feature",
     "Import",
     "Inspection",
+    "Interface",
+    "InterfaceExport",
+    "InterfaceImport",
     "Memory",
     "ModuleInvalid",
+    "Sort",
     "Table",
     "inspect",
     "inspect_module",

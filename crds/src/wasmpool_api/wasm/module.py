@@ -196,28 +196,35 @@ def _check_counts(end: int, found: Sections) -> None:
 def _imports(body: Reader, found: Sections) -> None:
     for _ in range(body.count("imports", MAX_ITEMS, 4)):
         module, name = body.name("an import's module"), body.name("an import's name")
-        kind = _extern_kind(body, "an import")
-        match kind:
-            case ExternKind.FUNCTION:
-                body.u32("a function's type")
-            case ExternKind.TABLE:
-                found.imported_tables.append(_table(body, found.features))
-            case ExternKind.MEMORY:
-                found.imported_memories.append(_memory(body, found.features))
-            case ExternKind.GLOBAL:
-                _global_type(body, found.features)
-            case ExternKind.TAG:
-                _tag(body, found.features)
+        kind = extern_type(body, found)
         found.imports.append(Import(module, name, kind))
+
+
+def extern_type(body: Reader, found: Sections) -> ExternKind:
+    """What an import must be. Tables and memories are noted as imported ones."""
+    kind = extern_kind(body, "an import")
+    match kind:
+        case ExternKind.FUNCTION:
+            body.u32("a function's type")
+        case ExternKind.TABLE:
+            found.imported_tables.append(_table(body, found.features))
+        case ExternKind.MEMORY:
+            found.imported_memories.append(_memory(body, found.features))
+        case ExternKind.GLOBAL:
+            _global_type(body, found.features)
+        case ExternKind.TAG:
+            _tag(body, found.features)
+    return kind
 
 
 def _export(body: Reader) -> Export:
     name = body.name("an export's name")
-    kind = _extern_kind(body, "an export")
+    kind = extern_kind(body, "an export")
     return Export(name, kind, body.u32("an export's index"))
 
 
-def _extern_kind(body: Reader, what: str) -> ExternKind:
+def extern_kind(body: Reader, what: str) -> ExternKind:
+    """One byte. `what` is for the message."""
     at = body.position
     code = body.byte(f"the kind of {what}")
     if code >= len(_KINDS):

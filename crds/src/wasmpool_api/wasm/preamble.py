@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Final
 
-from wasmpool_api.wasm.reader import ModuleInvalid
+from wasmpool_api.wasm.reader import ModuleInvalid, Reader
 
 MAGIC: Final = b"\0asm"
 PREAMBLE_BYTES: Final = 8
@@ -16,6 +16,7 @@ class BinaryKind(StrEnum):
     COMPONENT = "Component"
 
 
+_PREAMBLES: Final = {BinaryKind.MODULE: MAGIC + b"\1\0\0\0", BinaryKind.COMPONENT: MAGIC + b"\x0d\0\1\0"}
 _LOOKALIKES: Final[tuple[tuple[bytes, str], ...]] = (
     (b"\x1f\x8b", "it is gzip; unpack it first"),
     (b"\x28\xb5\x2f\xfd", "it is zstd; unpack it first"),
@@ -44,6 +45,15 @@ def kind_of(data: bytes | memoryview) -> BinaryKind:
     raise ModuleInvalid(
         4, f"version {version} of layer {layer} is not known; a core module has 1 of 0, a component 13 of 1"
     )
+
+
+def expect_preamble(reader: Reader, kind: BinaryKind) -> None:
+    """What is in a component begins as a file does; `reader` stands behind that afterwards. Raises ModuleInvalid."""
+    what = "a core module" if kind is BinaryKind.MODULE else "a component"
+    at = reader.skip(PREAMBLE_BYTES, f"the preamble of {what}")
+    head = bytes(reader.data[at : at + PREAMBLE_BYTES])
+    if head != _PREAMBLES[kind]:
+        raise ModuleInvalid(at, f"the section holds {head.hex(' ')}, no preamble of {what}")
 
 
 def _guess(head: bytes) -> str:

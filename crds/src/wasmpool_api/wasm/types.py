@@ -95,19 +95,24 @@ def type_section(reader: Reader, features: set[Feature]) -> int:
     groups = reader.count("types", MAX_TYPES)
     types = 0
     for _ in range(groups):
-        if reader.peek() == _REC:
-            at = reader.position
-            reader.byte("a recursion group")
-            features.add(Feature.GC)
-            members = reader.count("types of a recursion group", MAX_TYPES)
-            if types + members > MAX_TYPES:
-                raise ModuleInvalid(at, f"{types + members} types: at most {MAX_TYPES} are allowed")
-        else:
-            members = 1
-        for _ in range(members):
-            _sub_type(reader, features)
-        types += members
+        types += recursion_group(reader, features, MAX_TYPES - types)
     return types
+
+
+def recursion_group(reader: Reader, features: set[Feature], room: int = MAX_TYPES) -> int:
+    """One type, or several that refer to each other, of which there may be `room`; returns how many."""
+    if reader.peek() == _REC:
+        at = reader.position
+        reader.byte("a recursion group")
+        features.add(Feature.GC)
+        members = reader.count("types of a recursion group", MAX_TYPES)
+        if members > room:
+            raise ModuleInvalid(at, f"{MAX_TYPES - room + members} types: at most {MAX_TYPES} are allowed")
+    else:
+        members = 1
+    for _ in range(members):
+        _sub_type(reader, features)
+    return members
 
 
 def _sub_type(reader: Reader, features: set[Feature]) -> None:
