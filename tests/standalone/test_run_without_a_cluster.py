@@ -283,6 +283,9 @@ def test_probes_and_metrics_say_what_is_so(files: Files) -> None:
         assert _metric(port, 'wasmpool_region_ready{.*reason="BasePagesReserved"}') == 1
         assert _metric(port, 'wasmpool_workloads{.*state="Refused"}') == 1
         assert _metric(port, 'wasmpool_admissions_total{.*reason="ExceedsModuleLimits",result="refused"}') == 1
+        agent.until(lambda: _metric(port, 'wasmpool_slots_taken_total{affine="false"') == 2)
+        assert (_metric(port, 'wasmpool_worker_mappings{.*worker="worker-1"') or 0) > 10
+        assert _metric(port, 'wasmpool_allocation_refusals_total{.*reason="GrowthRefused"') == 0
         assert 'pool_namespace="default"' in _get(port, "/metrics")
 
 

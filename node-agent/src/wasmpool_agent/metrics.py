@@ -5,9 +5,12 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from wasmpool_agent.allocation_counts import AllocationCounts
 from wasmpool_agent.protocol import Exited, Result
+from wasmpool_agent.region import HUGE_PAGES, read_int
 from wasmpool_agent.slots import SlotCounts
 from wasmpool_api.instance_pool_node import WorkloadState
+from wasmpool_api.quantities import Quantity
 
 _LABELS: Final = ("pool", "pool_namespace", "node")
 _MICROSECONDS: Final = (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2, 0.1, 1.0)
@@ -42,6 +45,20 @@ class Metrics:
         self._compile_seconds = self._histogram(
             "wasmpool_compile_seconds", "Time to compile one module.", (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
         )
+        self._taken = self._counter("wasmpool_slots_taken", "Slots that instances took, by affinity.", "affine")
+        self._refusals = self._counter("wasmpool_allocation_refusals", "What instances asked for in vain.", "reason")
+        self._growths = self._counter("wasmpool_memory_growths", "Growths of memories within their slots.")
+        self._huge_pages = self._gauge(
+            "wasmpool_node_huge_pages", "The node's huge pages of the region's size.", "page_size", "state"
+        )
+        self._mappings = self._gauge(
+            "wasmpool_worker_mappings", "Memory mappings of the process, of vm.max_map_count.", "worker"
+        )
+        for affine in ("true", "false"):
+            self._taken.labels(*self._own, affine)
+        for reason in ("NoFreeSlot", "MemoryRefused", "GrowthRefused"):
+            self._refusals.labels(*self._own, reason)
+        self._growths.labels(*self._own)
         for counter in (self._started, self._worker_restarts, self._wiped_bytes):
             counter.labels(*self._own)
         for result in Result:
@@ -91,6 +108,29 @@ class Metrics:
     def slots_reclaimed(self, wiped_bytes: int) -> None:
         """Of a dead worker."""
         self._wiped_bytes.labels(*self._own).inc(wiped_bytes)
+
+    def allocated(self, added: AllocationCounts) -> None:
+        """What a worker's allocator did."""
+        self._taken.labels(*self._own, "true").inc(added.affine)
+        self._taken.labels(*self._own, "false").inc(added.taken - added.affine)
+        self._refusals.labels(*self._own, "NoFreeSlot").inc(added.exhausted)
+        self._refusals.labels(*self._own, "MemoryRefused").inc(added.memories_refused)
+        self._refusals.labels(*self._own, "GrowthRefused").inc(added.grow_refused)
+        self._growths.labels(*self._own).inc(added.grown)
+
+    def huge_pages(self, page_bytes: int) -> None:
+        """Of the node, as the kernel counts them now; nothing for pages of another kind."""
+        directory = HUGE_PAGES / f"hugepages-{page_bytes // 1024}kB"
+        for state, file in (("total", "nr"), ("free", "free"), ("reserved", "resv"), ("surplus", "surplus")):
+            count = read_int(directory / f"{file}_hugepages")
+            if count is not None:
+                self._huge_pages.labels(*self._own, str(Quantity(page_bytes)), state).set(count)
+
+    def mappings(self, workers: Mapping[str, int]) -> None:
+        """By the worker's name."""
+        self._mappings.clear()
+        for worker, count in workers.items():
+            self._mappings.labels(*self._own, worker).set(count)
 
     def judged(self, *, admitted: bool, reason: str) -> None:
         """A verdict, of an inspection or before a run."""

@@ -19,6 +19,8 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
+from wasmpool_agent.allocation_counts import AllocationCounts
+
 PROTOCOL: Final = 1
 """Raised with every change that the other side would not understand."""
 MAX_MESSAGE_BYTES: Final = 128 * 1024
@@ -163,7 +165,10 @@ class Exited(msgspec.Struct, frozen=True, tag="Exited", kw_only=True):
 
 
 class Stats(msgspec.Struct, frozen=True, tag="Stats", kw_only=True):
-    """Counts since the worker's start, except `running` and `modules`. Sent at most once a second, when one changed."""
+    """Counts since the worker's start, except `running`, `modules` and `mappings`. Once a second, when one changed.
+
+    `mappings`: of the process, as it was at most half a minute ago.
+    """
 
     running: int
     modules: int
@@ -171,6 +176,8 @@ class Stats(msgspec.Struct, frozen=True, tag="Stats", kw_only=True):
     exited: int
     lines: int
     lines_dropped: int
+    mappings: int
+    allocations: AllocationCounts
 
 
 class Fault(msgspec.Struct, frozen=True, tag="Fault", kw_only=True):

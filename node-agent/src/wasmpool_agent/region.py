@@ -17,7 +17,8 @@ from wasmpool_api.reasons import RegionReason
 from wasmpool_api.region import RegionShape
 
 _POPULATE_STEP_BYTES: Final = 64 * 1024**2
-_HUGE_PAGES: Final = Path("/sys/kernel/mm/hugepages")
+HUGE_PAGES: Final = Path("/sys/kernel/mm/hugepages")
+"""A directory for each size that the node has."""
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
@@ -119,7 +120,8 @@ class Region:
         self.close()
 
 
-def _read_int(path: Path) -> int | None:
+def read_int(path: Path) -> int | None:
+    """A number of the kernel's; None where it has no such file."""
     try:
         return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -129,7 +131,7 @@ def _read_int(path: Path) -> int | None:
 def _cgroup_limit_pages(page_bytes: int) -> int | None:
     """Pages that this process's control group may have; None without a limit, or without a control group to read."""
     name = f"{page_bytes // 1024**3}GB" if page_bytes >= 1024**3 else f"{page_bytes // 1024**2}MB"
-    limits = [_read_int(_CGROUP / f"hugetlb.{name}.{kind}") for kind in ("rsvd.max", "max")]
+    limits = [read_int(_CGROUP / f"hugetlb.{name}.{kind}") for kind in ("rsvd.max", "max")]
     known = [limit // page_bytes for limit in limits if limit is not None]
     return min(known, default=None)
 
@@ -143,9 +145,9 @@ def _refusal(shape: RegionShape, error: OSError) -> ReserveError:
             f"allocation.backing {shape.backing}: {shape.region_bytes} bytes are wanted: {error.strerror}",
         )
     pages = f"pages of {shape.page_bytes // 1024**2} MiB"
-    pool = _HUGE_PAGES / f"hugepages-{shape.page_bytes // 1024}kB"
+    pool = HUGE_PAGES / f"hugepages-{shape.page_bytes // 1024}kB"
     total, unused, promised, more = (
-        _read_int(pool / f"{name}_hugepages") for name in ("nr", "free", "resv", "nr_overcommit")
+        read_int(pool / f"{name}_hugepages") for name in ("nr", "free", "resv", "nr_overcommit")
     )
     if error.errno in {errno.ENODEV, errno.ENOSYS, errno.EINVAL} or not (total or more):
         return ReserveError(

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from wasmpool_agent import _native
+from wasmpool_agent.allocation_counts import AllocationCounts
 from wasmpool_agent.region import Region
 from wasmpool_api.instance_pool import AllocationStrategy
 
@@ -70,6 +71,7 @@ class SlotTable:
         self._fd = fd
         self.native = native
         self._strategy = _STRATEGY[strategy]
+        self._taken = self._affine = self._exhausted = 0
 
     @classmethod
     def create(
@@ -98,7 +100,17 @@ class SlotTable:
     def take(self, worker_id: int, workload_id: int, module: int = 0) -> int | None:
         """A slot for the worker, or None if none is free. `module`: equal numbers are the same, for ModuleAffinity."""
         taken = self.native.take(worker_id, workload_id, module, self._strategy)
-        return None if taken is None else taken[0]
+        if taken is None:
+            self._exhausted += 1
+            return None
+        index, affine = taken
+        self._taken += 1
+        self._affine += affine
+        return index
+
+    def taken(self) -> AllocationCounts:
+        """By this process."""
+        return AllocationCounts(taken=self._taken, affine=self._affine, exhausted=self._exhausted)
 
     def release(self, index: int, worker_id: int | None = None) -> None:
         """Gives a slot back after its wipe; without one it is UNKNOWN. PermissionError: the worker holds it not."""

@@ -2,11 +2,15 @@
 
 from enum import StrEnum
 
+import msgspec
+
+from wasmpool_agent.allocation_counts import AllocationCounts
 from wasmpool_agent.allocators.base_pages import BasePagesAllocator, base_pages_tunables
 from wasmpool_agent.allocators.compact import CompactAllocator, compact_tunables
 from wasmpool_agent.allocators.guarded import GuardedAllocator, guarded_tunables
 from wasmpool_agent.allocators.interface import InstanceAllocator, Slot
 from wasmpool_agent.allocators.on_demand import OnDemandAllocator, on_demand_tunables
+from wasmpool_agent.allocators.region_slots import RegionSlots
 from wasmpool_agent.refusals import EngineRefusedError, ModuleRefusedError, NoFreeSlotError
 from wasmpool_agent.region import Region
 from wasmpool_agent.slots import SlotTable
@@ -22,6 +26,7 @@ __all__ = [
     "Slot",
     "allocator_for",
     "allocator_kind",
+    "counts_of",
     "tunables_for",
 ]
 
@@ -55,6 +60,17 @@ _TUNABLES = {
 def tunables_for(kind: AllocatorKind, tunables: Tunables) -> Tunables:
     """What `adjust_tunables` of that allocator says, without making one: a compiler has no region."""
     return _TUNABLES[kind](tunables)
+
+
+def counts_of(allocator: InstanceAllocator, table: SlotTable) -> AllocationCounts:
+    """What the allocator of this process has done, and what it took from its table."""
+    counts = table.taken()
+    if not isinstance(allocator, RegionSlots):
+        return counts
+    stats = allocator.stats()
+    return msgspec.structs.replace(
+        counts, memories_refused=stats.refused, grown=stats.grown, grow_refused=stats.grow_refused
+    )
 
 
 def allocator_for(spec: InstancePoolSpec, region: Region, table: SlotTable, worker_id: int) -> InstanceAllocator:

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from wasmpool_agent.allocation_counts import AllocationCounts
 from wasmpool_agent.metrics import Metrics
 from wasmpool_agent.modules.store import Store
 from wasmpool_agent.protocol import Exited, LoadReason, ModuleFailed, Started
@@ -209,6 +210,10 @@ class Supervisor:
         """See `Listener`."""
         self._dispatcher.lost(instances)
         self._changed()
+
+    def allocations_counted(self, added: AllocationCounts) -> None:
+        """See `Listener`."""
+        self._metrics.allocated(added)
 
     def worker_died(self, wiped_slots: int) -> None:
         """See `Listener`."""
@@ -486,10 +491,12 @@ class Supervisor:
             self._metrics.region(
                 ready=True, reason=standing.reason, backing=shape.backing, size_bytes=shape.region_bytes
             )
+            self._metrics.huge_pages(shape.page_bytes)
             self._metrics.slots(memory.table.counts(), sum(claim.reserved for claim in self._claims.values()))
         now = self._clocks.monotonic()
         self._metrics.workloads(claim.entry(now).state for claim in self._claims.values())
         self._metrics.workers(self._workers.ready if self._workers is not None else 0)
+        self._metrics.mappings(self._workers.mappings if self._workers is not None else {})
 
     async def _publish_for_ever(self) -> None:
         failures = 0

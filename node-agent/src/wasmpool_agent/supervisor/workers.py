@@ -11,12 +11,13 @@ import logging
 import os
 import sys
 from asyncio.subprocess import Process
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
+from wasmpool_agent.allocation_counts import AllocationCounts
 from wasmpool_agent.protocol import (
     ChannelClosed,
     Drop,
@@ -79,6 +80,10 @@ class Listener(Protocol):
         """Without having been told to."""
         ...
 
+    def allocations_counted(self, added: AllocationCounts) -> None:
+        """What a worker has done since it told us last."""
+        ...
+
 
 @dataclass(slots=True)
 class Worker:
@@ -90,6 +95,9 @@ class Worker:
     loaded: set[str] = field(default_factory=set[str])
     loading: set[str] = field(default_factory=set[str])
     instances: set[int] = field(default_factory=set[int])
+    mappings: int = 0
+    counted: AllocationCounts = field(default_factory=AllocationCounts)
+    """Since its start, as it said last."""
 
 
 class Workers:
@@ -137,6 +145,11 @@ class Workers:
     def pids(self) -> tuple[int, ...]:
         """Of those that are ready."""
         return tuple(worker.pid for worker in self._ready.values())
+
+    @property
+    def mappings(self) -> Mapping[str, int]:
+        """How many memory mappings each worker has, once it has said so."""
+        return {f"worker-{worker.id}": worker.mappings for worker in self._ready.values() if worker.mappings}
 
     async def run(self) -> None:
         """Keeps them running until `stop`, then returns. Cancelled, it kills them."""
@@ -301,6 +314,9 @@ class Workers:
             case Stats():
                 if message.lines_dropped:
                     log.debug("worker %d has dropped %d lines of guests", worker.id, message.lines_dropped)
+                self._listener.allocations_counted(message.allocations - worker.counted)
+                worker.counted = message.allocations
+                worker.mappings = message.mappings
             case Ready():
                 raise ProtocolError("a worker said Ready twice")
 

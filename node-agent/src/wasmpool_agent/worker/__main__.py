@@ -15,7 +15,7 @@ from pathlib import Path
 
 import wasmtime
 
-from wasmpool_agent.allocators import allocator_for
+from wasmpool_agent.allocators import allocator_for, counts_of
 from wasmpool_agent.engine import engine_config
 from wasmpool_agent.hardening import harden
 from wasmpool_agent.pool_file import read_pool
@@ -57,7 +57,8 @@ async def _serve(arguments: argparse.Namespace, spec: InstancePoolSpec, region: 
     try:
         with Ticker(engine.increment_epoch) as ticker:
             instances = Instances(functions, allocator, Scheduler(ticker.touch), log, Limits.of(spec))
-            return await Service(channel, Artifacts(functions.linker), instances, log).serve()
+            artifacts = Artifacts(functions.linker)
+            return await Service(channel, artifacts, instances, log, lambda: counts_of(allocator, table)).serve()
     finally:
         channel.close()
         log.close(DRAIN_SECONDS)

@@ -6,10 +6,12 @@ can't be relied on any more, and its next worker will tell whether that was a sl
 
 import asyncio
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 from typing import Final, assert_never
 
+from wasmpool_agent.allocation_counts import AllocationCounts, count_mappings
 from wasmpool_agent.protocol import (
     ChannelClosed,
     Drop,
@@ -33,6 +35,7 @@ from wasmpool_agent.worker.instance import Instances
 from wasmpool_agent.worker.output import LogWriter
 
 STATS_SECONDS: Final = 1.0
+MAPPINGS_SECONDS: Final = 30.0
 DRAIN_SECONDS: Final = 2.0
 
 
@@ -42,17 +45,26 @@ class Service:
     Invariant: `_runs` holds exactly the instances whose Start was accepted and whose Exited is not posted yet.
     """
 
-    def __init__(self, channel: WorkerChannel, artifacts: Artifacts, instances: Instances, log: LogWriter) -> None:
+    def __init__(
+        self,
+        channel: WorkerChannel,
+        artifacts: Artifacts,
+        instances: Instances,
+        log: LogWriter,
+        allocations: Callable[[], AllocationCounts],
+    ) -> None:
         self._channel = channel
         self._artifacts = artifacts
         self._instances = instances
         self._log = log
+        self._allocations = allocations
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self._started = 0
         self._exited = 0
         self._stats_due = False
+        self._mappings, self._mappings_due = 0, 0.0
         self._stats: Stats | None = None
 
     async def serve(self) -> int:
@@ -163,6 +175,14 @@ class Service:
             self._stats_due = True
             asyncio.get_running_loop().call_later(STATS_SECONDS, self._post_stats)
 
+    def _count_mappings(self) -> int:
+        # NB: the kernel writes a line for each; with thousands of slots that takes milliseconds.
+        now = asyncio.get_running_loop().time()
+        if now >= self._mappings_due:
+            self._mappings_due = now + MAPPINGS_SECONDS
+            self._mappings = count_mappings()
+        return self._mappings
+
     def _post_stats(self) -> None:
         self._stats_due = False
         stats = Stats(
@@ -172,6 +192,8 @@ class Service:
             exited=self._exited,
             lines=self._log.written,
             lines_dropped=self._log.dropped,
+            mappings=self._count_mappings(),
+            allocations=self._allocations(),
         )
         if stats != self._stats:
             self._stats = stats
