@@ -2,33 +2,42 @@
 
 What is judged, in this order, and every violation is reported, not the first one:
 
-    features        proposals that no agent runs                        UnsupportedFeature, always refused
-    module limits   the pool's moduleLimits, lowered by the workload's  ExceedsModuleLimits
-    the slot        a memory that is larger than what a slot has for it ExceedsModuleLimits, also with mode Count
+    features         proposals that no agent runs                        UnsupportedFeature, always refused
+    module limits    the pool's moduleLimits, lowered by the workload's  ExceedsModuleLimits
+    component limits the pool's componentLimits                          ExceedsModuleLimits
+    the slot         a memory that is larger than what a slot has for it ExceedsModuleLimits, also with mode Count
+
+moduleLimits hold for each core module of a component, componentLimits for what all its core instances have together.
+A slot is cut for moduleLimits.memories, so that a component's memories must not be more than that either.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from wasmpool_api.instance_pool import AdmissionMode, AllocationType, Backing, Fallback, InstancePoolSpec
-from wasmpool_api.limits import ModuleLimits
+from wasmpool_api.limits import ComponentLimits, ModuleLimits
 from wasmpool_api.reasons import Outcome, Refusal
-from wasmpool_api.wasm.features import UNSUPPORTED
+from wasmpool_api.wasm import UNSUPPORTED, Component, Feature
 from wasmpool_api.wasm_workload import ModuleNeeds, WorkloadLimits
 
+FEATURES: Final = "features"
+"""The field of a violation that no limit has to do with."""
 SLOT_FIELDS: Final = frozenset({"memories", "memoryPages"})
 """What a slot of the region is cut for: no mode makes a larger memory fit."""
-BASE_PAGES_FIELDS: Final = SLOT_FIELDS | {"tables", "tableElements"}
-"""Wasmtime's own pool sets tables aside as well."""
+BASE_PAGES_FIELDS: Final = SLOT_FIELDS | {"tables", "tableElements", "coreInstances"}
+"""Wasmtime's own pool sets tables and instances aside as well."""
+COMPONENT_LIMITS: Final = "componentLimits."
+NOT_RUN: Final = "the module is a component; agents of this version run core modules only"
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
     """`field` of moduleLimits as it stands in YAML, or "features"; what the module needs, and what it may have.
 
+    Of other limits the field has their name before it: "limits.memoryPages", "componentLimits.tables".
     `enforced`: refused for it. Otherwise it is only counted (admission.mode Count).
     """
 
@@ -49,6 +58,11 @@ class Verdict:
     violations: tuple[Violation, ...] = ()
 
     @property
+    def within_limits(self) -> bool:
+        """Whether no limit is exceeded; what else a module may be refused for is another matter."""
+        return all(violation.field == FEATURES for violation in self.violations)
+
+    @property
     def would_refuse(self) -> bool:
         """Admitted only because the pool's admission.mode is Count."""
         return self.admitted and bool(self.violations)
@@ -62,17 +76,22 @@ def judge(
     *,
     mode: AdmissionMode = AdmissionMode.ENFORCE,
     slot_fields: frozenset[str] = SLOT_FIELDS,
+    component: Component | None = None,
+    component_limits: ComponentLimits | None = None,
 ) -> Verdict:
     """Whether a module with such needs may run in the pool called `pool`.
 
-    `mode` Count admits what only moduleLimits would refuse; of `slot_fields` nothing is ever admitted beyond the limit.
+    `mode` Count admits what only the limits would refuse; of `slot_fields` nothing is ever admitted beyond the limit.
+    `component`: what it is made of, where it is one and that is known; `component_limits` are for that.
     """
+    enforced_fields = slot_fields if mode is AdmissionMode.COUNT else None
     violations = tuple(
         violation
         for found in (
             _features(needs),
             _workload_limits(limits, workload_limits, pool),
-            _limits(needs, limits, workload_limits, pool, slot_fields if mode is AdmissionMode.COUNT else None),
+            _limits(needs, limits, workload_limits, pool, enforced_fields, component),
+            _component_limits(component, limits, component_limits or ComponentLimits(), pool, enforced_fields),
         )
         for violation in found
     )
@@ -83,7 +102,7 @@ def judge(
         told = "; ".join(violation.message for violation in violations)
         message = f"admission.mode of pool {pool} is Count; Enforce would refuse: {told}"
         return Verdict(admitted=True, reason=Outcome.ADMITTED, message=message, violations=violations)
-    unsupported = any(violation.field == "features" for violation in enforced)
+    unsupported = any(violation.field == FEATURES for violation in enforced)
     return Verdict(
         admitted=False,
         reason=Refusal.UNSUPPORTED_FEATURE if unsupported else Refusal.EXCEEDS_MODULE_LIMITS,
@@ -92,7 +111,13 @@ def judge(
     )
 
 
-def judge_for(needs: ModuleNeeds, spec: InstancePoolSpec, workload_limits: WorkloadLimits | None, pool: str) -> Verdict:
+def judge_for(
+    needs: ModuleNeeds,
+    spec: InstancePoolSpec,
+    workload_limits: WorkloadLimits | None,
+    pool: str,
+    component: Component | None = None,
+) -> Verdict:
     """`judge` with the limits and the mode that the pool's spec has."""
     allocation = spec.allocation
     base_pages = allocation.type is AllocationType.POOLING and (
@@ -105,13 +130,16 @@ def judge_for(needs: ModuleNeeds, spec: InstancePoolSpec, workload_limits: Workl
         pool,
         mode=spec.admission.mode,
         slot_fields=BASE_PAGES_FIELDS if base_pages else SLOT_FIELDS,
+        component=component,
+        component_limits=spec.component_limits,
     )
 
 
 def _features(needs: ModuleNeeds) -> Iterator[Violation]:
     for feature in needs.features:
         if feature in UNSUPPORTED:
-            yield Violation("features", feature, "", f"the module uses {feature}, which wasmpool does not support")
+            message = f"the module uses {feature}, which wasmpool does not support"
+            yield Violation(FEATURES, feature, "", NOT_RUN if feature == Feature.COMPONENT else message)
 
 
 def _workload_limits(limits: ModuleLimits, workload_limits: WorkloadLimits | None, pool: str) -> Iterator[Violation]:
@@ -132,8 +160,10 @@ def _limits(
     workload_limits: WorkloadLimits | None,
     pool: str,
     enforced: frozenset[str] | None,
+    component: Component | None,
 ) -> Iterator[Violation]:
     """`enforced`: the fields for which a module is refused; None for all."""
+    modules = [module.needs for module in component.modules] if component is not None else []
     allower = f"pool {pool}"
     own = workload_limits.memory_pages if workload_limits is not None else None
     for field in msgspec.structs.fields(ModuleLimits):
@@ -148,9 +178,42 @@ def _limits(
                 name,
                 needed,
                 allowed,
-                f"{_subject(name, needed, needs)}, {by} allows {allowed}",
+                f"{_subject(name, needed, needs)}, {by} allows {allowed}"
+                if not modules or name == "importedFunctions"
+                else _of_modules(field.name, name, modules, allowed, by),
                 enforced is None or name in enforced,
             )
+
+
+def _of_modules(attribute: str, name: str, modules: Sequence[ModuleNeeds], allowed: int, by: str) -> str:
+    """The one that needs most, and how many more there are."""
+    counts: list[int] = [getattr(needs, attribute) for needs in modules]
+    worst = counts.index(max(counts))
+    others = sum(count > allowed for count in counts) - 1
+    more = f" ({others} more of its core modules need more than that)" if others else ""
+    return f"core module {worst}: {_subject(name, counts[worst], modules[worst])}, {by} allows {allowed}{more}"
+
+
+def _component_limits(
+    component: Component | None,
+    limits: ModuleLimits,
+    component_limits: ComponentLimits,
+    pool: str,
+    enforced: frozenset[str] | None,
+) -> Iterator[Violation]:
+    if component is None:
+        return
+    for field in msgspec.structs.fields(ComponentLimits):
+        needed: int = getattr(component.needs, field.name)
+        allowed: int = getattr(component_limits, field.name)
+        name = field.encode_name
+        if needed > allowed:
+            message = f"{COMPONENT_LIMITS}{name}: the component makes {needed}, pool {pool} allows {allowed}"
+            yield Violation(COMPONENT_LIMITS + name, needed, allowed, message, enforced is None or name in enforced)
+    together, slot = component.needs.memories, limits.memories
+    if slot < together <= component_limits.memories:
+        message = f"memories: the component makes {together}, a slot of pool {pool} has room for {slot}"
+        yield Violation("memories", together, slot, message)
 
 
 def _subject(name: str, needed: int, needs: ModuleNeeds) -> str:

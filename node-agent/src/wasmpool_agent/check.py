@@ -1,34 +1,76 @@
 """`wasmpool-agent check`: the verdict on modules, field by field, and what the pool's slots cost. No guest is run."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from wasmpool_agent.errors import UserError
-from wasmpool_agent.modules.inspecting import Finding, examine
+from wasmpool_agent.modules.inspecting import Finding, examine_inspected
 from wasmpool_agent.modules.sources import digest_of
-from wasmpool_api.codec import encode
+from wasmpool_api.admission import COMPONENT_LIMITS
 from wasmpool_api.instance_pool import InstancePool, InstancePoolSpec
-from wasmpool_api.limits import InstanceLimits, ModuleLimits
+from wasmpool_api.limits import ComponentLimits, InstanceLimits, ModuleLimits
 from wasmpool_api.meta import ObjectMeta
-from wasmpool_api.quantities import Quantity
-from wasmpool_api.region import overhead_bytes_per_node, region_shape
+from wasmpool_api.reasons import Refusal
+from wasmpool_api.region import RegionError, RegionShape, overhead_bytes_per_node, region_shape
+from wasmpool_api.suggestion import Suggestion, smallest_limits
+from wasmpool_api.wasm import Inspection, ModuleInvalid, inspect
+from wasmpool_api.wasm_workload import ModuleStatus
 
 RFC_INSTANCE_COUNT: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One file and what was found."""
+    """One file and what was found. `inspection`: None where the finding is that it can't be read."""
 
     path: Path
     size_bytes: int
     digest: str
     finding: Finding
+    inspection: Inspection | None
+
+    def status(self, inspection: Inspection) -> ModuleStatus:
+        """As a workload's status has it."""
+        return ModuleStatus(digest=self.digest, size_bytes=self.size_bytes, needs=inspection.needs)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A limit, by the name it has in YAML, with what the module needs of it."""
+
+    limit: str
+    needed: int
+    allowed: int
+
+    @property
+    def margin(self) -> int:
+        """Negative where the limit is exceeded."""
+        return self.allowed - self.needed
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a pool's slots take on each node. `overhead_bytes`: outside of the region."""
+
+    shape: RegionShape
+    overhead_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Suggested:
+    """`cost`: None where `problem` says why no region can be made with these limits.
+
+    `refused`: those that no limit admits, and why; those that can't be read are not among them.
+    """
+
+    suggestion: Suggestion
+    cost: Cost | None
+    problem: str
+    refused: tuple[tuple[Path, Finding], ...]
 
 
 def default_pool() -> InstancePool:
@@ -45,94 +87,50 @@ def check(path: Path, pool: InstancePool, entrypoint: str) -> Checked:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
-    return Checked(path, len(data), digest_of(data), examine(data, pool, None, entrypoint))
+    digest = digest_of(data)
+    try:
+        inspection = inspect(data)
+    except ModuleInvalid as error:
+        return Checked(path, len(data), digest, Finding(Refusal.MODULE_INVALID, str(error)), None)
+    status = ModuleStatus(digest=digest, size_bytes=len(data), needs=inspection.needs)
+    finding = examine_inspected(inspection, status, pool, None, entrypoint)
+    return Checked(path, len(data), digest, finding, inspection)
 
 
-def as_json(checked: Sequence[Checked], pool: InstancePool) -> str:
-    """One object with `pool` and `modules`, indented."""
-    modules: list[dict[str, Any]] = []
-    for it in checked:
-        module: dict[str, Any] = {
-            "file": str(it.path),
-            "digest": it.digest,
-            "sizeBytes": it.size_bytes,
-            "admitted": it.finding.admitted,
-            "reason": it.finding.reason.value,
-            "message": it.finding.message,
-        }
-        if it.finding.needs is not None:
-            module["needs"] = encode(it.finding.needs)
-            module["violations"] = [
-                {
-                    "field": each.field,
-                    "needed": each.needed,
-                    "allowed": each.allowed,
-                    "message": each.message,
-                    "enforced": each.enforced,
-                }
-                for each in (it.finding.verdict.violations if it.finding.verdict is not None else ())
-            ]
-        modules.append(module)
-    return json.dumps({"pool": _cost(pool), "modules": modules}, indent=2)
-
-
-def as_table(checked: Sequence[Checked], pool: InstancePool) -> str:
-    """For a person."""
-    parts = [_module_table(it, pool) for it in checked]
-    parts.append(_cost_text(pool))
-    return "\n\n".join(parts)
-
-
-def _module_table(checked: Checked, pool: InstancePool) -> str:
-    finding = checked.finding
-    verdict = "Admitted" if finding.admitted else f"Refused, {finding.reason.value}"
-    lines = [
-        f"{checked.path}: {verdict}: {finding.message}",
-        f"  {checked.size_bytes} bytes, {checked.digest}",
-    ]
-    if finding.needs is None:
-        return "\n".join(lines)
-    rows = [("FIELD", "NEEDED", "ALLOWED", "MARGIN", "")]
+def rows(inspection: Inspection, pool: InstancePool) -> Iterator[Row]:
+    """One for each limit; of a component also those of its sums."""
     for limit in msgspec.structs.fields(ModuleLimits):
-        needed: int = getattr(finding.needs, limit.name)
+        needed: int = getattr(inspection.needs, limit.name)
         allowed: int = getattr(pool.spec.module_limits, limit.name)
-        margin = allowed - needed
-        rows.append((limit.encode_name, str(needed), str(allowed), str(margin), "" if margin >= 0 else "exceeded"))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for name, needed_text, allowed_text, margin_text, note in rows:
-        line = (
-            f"  {name:<{widths[0]}}  {needed_text:>{widths[1]}}  {allowed_text:>{widths[2]}}"
-            f"  {margin_text:>{widths[3]}}  {note}"
-        )
-        lines.append(line.rstrip())
-    if finding.needs.features:
-        lines.append(f"  features: {', '.join(finding.needs.features)}")
-    return "\n".join(lines)
+        yield Row(limit.encode_name, needed, allowed)
+    if inspection.component is None:
+        return
+    for limit in msgspec.structs.fields(ComponentLimits):
+        needed = getattr(inspection.component.needs, limit.name)
+        allowed = getattr(pool.spec.component_limits, limit.name)
+        yield Row(COMPONENT_LIMITS + limit.encode_name, needed, allowed)
 
 
-def _cost(pool: InstancePool) -> dict[str, Any]:
-    shape = region_shape(pool.spec)
-    return {
-        "name": pool.metadata.name,
-        "slots": shape.slots,
-        "backing": shape.backing.value,
-        "guarded": shape.guarded,
-        "slotBytes": shape.slot_bytes,
-        "regionBytes": shape.region_bytes,
-        "overheadBytesPerNode": overhead_bytes_per_node(pool.spec, shape),
-    }
+def cost(spec: InstancePoolSpec) -> Cost:
+    """Raises RegionError."""
+    shape = region_shape(spec)
+    return Cost(shape, overhead_bytes_per_node(spec, shape))
 
 
-def _cost_text(pool: InstancePool) -> str:
-    cost, limits = _cost(pool), pool.spec.module_limits
-    memories = "memory" if limits.memories == 1 else "memories"
-    return (
-        f"pool {pool.metadata.name}: {cost['slots']} {'guarded' if cost['guarded'] else 'compact'} slots of "
-        f"{Quantity(cost['slotBytes'])} ({limits.memories} {memories} of {limits.memory_pages} pages)\n"
-        f"  per node: a region of {Quantity(cost['regionBytes'])} on {cost['backing']}, "
-        f"and up to {_rounded(cost['overheadBytesPerNode'])} outside of it"
-    )
-
-
-def _rounded(size_bytes: int) -> str:
-    return f"{-(-size_bytes // 2**20)}Mi"
+def suggest(checked: Sequence[Checked], pool: InstancePool, entrypoint: str) -> Suggested | None:
+    """The smallest limits for all files that can be read; None where there is none."""
+    readable = [(it, it.inspection) for it in checked if it.inspection is not None]
+    if not readable:
+        return None
+    suggestion = smallest_limits([inspection for _, inspection in readable])
+    spec = suggestion.applied_to(pool.spec)
+    tried = msgspec.structs.replace(pool, spec=spec)
+    refused: list[tuple[Path, Finding]] = []
+    for it, inspection in readable:
+        finding = examine_inspected(inspection, it.status(inspection), tried, None, entrypoint)
+        if not finding.admitted:
+            refused.append((it.path, finding))
+    try:
+        return Suggested(suggestion, cost(spec), "", tuple(refused))
+    except RegionError as error:
+        return Suggested(suggestion, None, str(error), tuple(refused))

@@ -19,6 +19,8 @@ import msgspec
 from prometheus_client import disable_created_metrics
 
 from wasmpool_agent import check as checking
+from wasmpool_agent.check_json import as_json
+from wasmpool_agent.check_table import as_table
 from wasmpool_agent.errors import UserError, one_line
 from wasmpool_agent.http_server import Address, Probes, serving
 from wasmpool_agent.logs import LogFormat, configure, rfc3339
@@ -84,11 +86,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_logging(run, LogFormat.TEXT)
     run.set_defaults(command=_run)
 
-    check = commands.add_parser("check", help="say whether a pool would admit modules; runs nothing")
+    check = commands.add_parser(
+        "check",
+        help="say whether a pool would admit modules; runs nothing",
+        epilog="exit status: 0 all are admitted, 1 one is refused, 2 a file, a field or an option is wrong",
+    )
     check.add_argument("modules", type=Path, nargs="+", metavar="GUEST.wasm")
     check.add_argument("--pool", type=Path, metavar="FILE", help="the InstancePool; default: the limits' defaults")
     check.add_argument("--entrypoint", default="_start", help="the function that is to be called; default %(default)s")
-    check.add_argument("--output", choices=("table", "json"), default="table")
+    check.add_argument("--output", choices=("table", "json"), default="table", help="default %(default)s")
+    check.add_argument(
+        "--suggest", action="store_true", help="also say the smallest limits for these modules, and what they cost"
+    )
     check.set_defaults(command=_check)
 
     commands.add_parser("version", help="print versions").set_defaults(command=_version)
@@ -108,8 +117,9 @@ def _version(_: argparse.Namespace) -> int:
 def _check(parsed: argparse.Namespace) -> int:
     pool = read_pool_strictly(parsed.pool) if parsed.pool is not None else checking.default_pool()
     checked = [checking.check(path, pool, parsed.entrypoint) for path in parsed.modules]
-    show = checking.as_json if parsed.output == "json" else checking.as_table
-    sys.stdout.write(show(checked, pool) + "\n")
+    suggested = checking.suggest(checked, pool, parsed.entrypoint) if parsed.suggest else None
+    show = as_json if parsed.output == "json" else as_table
+    sys.stdout.write(show(checked, pool, suggested, suggest=parsed.suggest) + "\n")
     return ADMITTED if all(it.finding.admitted for it in checked) else REFUSED
 
 

@@ -1,7 +1,8 @@
 """`wasmpool-agent check`: the verdict on real modules, field by field.
 
 Covers: exit codes; the table and the JSON; every violation; broken files with the offset; imports that nobody provides;
-an entry point that is not there; what is wrong with the pool's file; that Wasmtime is not loaded for it.
+an entry point that is not there; components; the smallest limits and what they cost; mistakes in the pool's file;
+that Wasmtime is not loaded for it.
 """
 
 import json
@@ -108,6 +109,143 @@ def test_a_missing_entry_point_is_told_with_what_there_is(tmp_path: Path, capsys
         "entrypoint is _start, the module exports no such function; its functions are main" in capsys.readouterr().out
     )
     assert main(["check", module, "--entrypoint", "main"]) == 0
+
+
+COMPONENT = """(component
+  (import "wasi:clocks/wall-clock@0.2.6" (instance $clock (export "now" (func (result u64)))))
+  (core func $now (canon lower (func $clock "now")))
+  (core module $libc (memory (export "memory") 40) (table 2 funcref))
+  (core module $main (import "libc" "memory" (memory 1)) (import "host" "now" (func (result i64)))
+    (table 3 funcref) (global i32 (i32.const 0)) (global i32 (i32.const 0)) (func (export "run")))
+  (core instance $libc (instantiate $libc))
+  (core instance $host (export "now" (func $now)))
+  (core instance $a (instantiate $main (with "libc" (instance $libc)) (with "host" (instance $host))))
+  (core instance $b (instantiate $main (with "libc" (instance $libc)) (with "host" (instance $host))))
+  (func $run (canon lift (core func $a "run")))
+  (instance $exports (export "run" (func $run)))
+  (export "wasi:cli/run@0.2.6" (instance $exports)))"""
+
+
+def test_a_component_is_refused_and_its_needs_are_shown(
+    tmp_path: Path, pool: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(_module(tmp_path, COMPONENT)), "--pool", str(pool)]) == 1
+    out = capsys.readouterr().out
+    assert "Refused, UnsupportedFeature: the module is a component; agents of this version run core modules only" in out
+    assert "core module 0: memory 0 needs 40 pages, pool small allows 32" in out
+    assert "core module 1: globals: needs 2, pool small allows 1" in out
+    lines = [line.split() for line in out.splitlines()]
+    assert ["importedFunctions", "1", "1000", "999"] in lines
+    assert ["importedMemories", "0", "0", "0"] in lines
+    assert ["componentLimits.coreInstances", "3", "30", "27"] in lines
+    assert ["componentLimits.memories", "1", "1", "0"] in lines
+    assert ["componentLimits.tables", "3", "20", "17"] in lines
+    assert [line[:2] for line in lines if line[:1] in (["0"], ["1"])] == [["0", "1"], ["1", "2"]]
+    assert ["all", "instances", "3", "4", "2", "3", "1", "4", "8", "40"] in lines
+    assert "imports wasi:clocks/wall-clock@0.2.6: 1 function" in out
+    assert "exports wasi:cli/run@0.2.6" in out
+    assert "features: Component" in out
+
+
+def test_a_component_that_only_the_agents_version_stands_against_is_said_to_be_within_the_limits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(_module(tmp_path, COMPONENT))]) == 1
+    assert "it is within the limits of pool default" in capsys.readouterr().out
+
+
+def test_json_has_interfaces_with_versions_and_each_core_module(
+    tmp_path: Path, pool: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, preview1 = _module(tmp_path, COMPONENT), _module(tmp_path, PREVIEW1, "preview1.wasm")
+    assert main(["check", str(module), str(preview1), "--pool", str(pool), "--output", "json"]) == 1
+    component, core = json.loads(capsys.readouterr().out)["modules"]
+    assert (component["kind"], component["withinLimits"]) == ("Component", False)
+    assert component["imports"] == [
+        {"interface": "wasi:clocks/wall-clock", "version": "0.2.6", "kind": "Instance", "functions": 1}
+    ]
+    assert component["exports"] == [{"interface": "wasi:cli/run", "version": "0.2.6", "kind": "Instance"}]
+    found = component["component"]
+    assert (found["coreInstances"], found["memories"], found["tables"]) == (3, 1, 3)
+    assert [it["instances"] for it in found["coreModules"]] == [1, 2]
+    assert [it["needs"]["memoryPages"] for it in found["coreModules"]] == [40, 0]
+    assert found["sums"]["tableElements"] == 8
+    assert (core["kind"], core["withinLimits"]) == ("Module", True)
+    assert core["imports"] == [
+        {"module": "wasi_snapshot_preview1", "name": "proc_exit", "kind": "Function", "provided": True},
+        {"module": "env", "name": "log", "kind": "Function", "provided": False},
+    ]
+
+
+PREVIEW1 = """(module (import "wasi_snapshot_preview1" "proc_exit" (func (param i32))) (import "env" "log" (func))
+  (func (export "_start")))"""
+
+
+def test_the_smallest_limits_are_suggested_with_what_they_cost(
+    tmp_path: Path, pool: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    modules = [str(_module(tmp_path, FITS, "a.wasm")), str(_module(tmp_path, TOO_MUCH, "b.wasm"))]
+    assert main(["check", *modules, "--pool", str(pool), "--suggest", "--output", "json"]) == 1
+    found = json.loads(capsys.readouterr().out)["suggestion"]
+    assert found["moduleLimits"] == {
+        **dict.fromkeys(["importedFunctions", "importedTables", "importedMemories", "importedGlobals"], 0),
+        "types": 1,
+        "functions": 1,
+        "tables": 0,
+        "memories": 1,
+        "globals": 3,
+        "tableElements": 0,
+        "memoryPages": 64,
+    }
+    assert "componentLimits" not in found
+    assert (found["perNode"]["slotBytes"], found["perNode"]["regionBytes"]) == (4 * 2**20, 32 * 2**20)
+    assert found["stillRefused"] == []
+
+
+def test_what_is_suggested_is_enough_and_nothing_less_is(
+    tmp_path: Path, pool: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    modules = [str(_module(tmp_path, FITS, "a.wasm")), str(_module(tmp_path, TOO_MUCH, "b.wasm"))]
+    main(["check", *modules, "--pool", str(pool), "--suggest", "--output", "json"])
+    limits = json.loads(capsys.readouterr().out)["suggestion"]["moduleLimits"]
+
+    def status(changed: dict[str, int]) -> int:
+        pool.write_text(POOL.replace("{memoryPages: 32, globals: 1}", json.dumps(changed)))
+        return main(["check", *modules, "--pool", str(pool)])
+
+    assert status(limits) == 0
+    for name in ("types", "functions", "globals", "memoryPages"):
+        assert status(limits | {name: limits[name] - 1}) == 1
+
+
+def test_limits_for_a_component_are_suggested_and_do_not_admit_it(
+    tmp_path: Path, pool: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _module(tmp_path, COMPONENT)
+    assert main(["check", str(path), "--pool", str(pool), "--suggest"]) == 1
+    out = capsys.readouterr().out
+    assert "componentLimits: {coreInstances: 3, memories: 1, tables: 3}" in out
+    assert "memoryPages: 40}" in out
+    assert "8 compact slots of 2560Ki (1 memory of 40 pages)" in out
+    assert "a region of 20Mi on HugePages2Mi" in out
+    assert f"no limits admit {path}: UnsupportedFeature: the module is a component" in out
+
+
+def test_limits_that_make_no_region_are_said_to_make_none(
+    tmp_path: Path, pool: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool.write_text(POOL.replace("2Gi", "2Mi"))
+    assert main(["check", str(_module(tmp_path, TOO_MUCH)), "--pool", str(pool), "--suggest"]) == 1
+    assert "they make no region: spec.instanceLimits.addressSpaceSize: 2Mi is given" in capsys.readouterr().out
+
+
+def test_nothing_is_suggested_for_what_can_not_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "broken.wasm"
+    path.write_bytes(b"\0asm")
+    assert main(["check", str(path), "--suggest"]) == 1
+    assert "no limits can be suggested" in capsys.readouterr().out
+    assert main(["check", str(path), "--suggest", "--output", "json"]) == 1
+    assert json.loads(capsys.readouterr().out)["suggestion"] is None
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from wasmpool_api.admission import BASE_PAGES_FIELDS, Verdict, judge, judge_for
 from wasmpool_api.codec import decode
 from wasmpool_api.instance_pool import AdmissionMode, InstancePoolSpec
-from wasmpool_api.limits import ModuleLimits
+from wasmpool_api.limits import ComponentLimits, ModuleLimits
 from wasmpool_api.reasons import Outcome, Refusal
-from wasmpool_api.wasm.features import UNSUPPORTED, Feature
-from wasmpool_api.wasm_workload import ModuleNeeds, WorkloadLimits
+from wasmpool_api.wasm import UNSUPPORTED, Component, CoreModule, Feature
+from wasmpool_api.wasm_workload import ComponentNeeds, ModuleNeeds, WorkloadLimits
 
 LIMITS = ModuleLimits()
 
@@ -112,7 +112,11 @@ def test_a_workload_may_not_raise_the_limits() -> None:
 def test_a_feature_that_no_agent_has_is_refused_by_name_in_any_mode(feature: str, mode: AdmissionMode) -> None:
     found = verdict(ModuleNeeds(features=(feature,)), mode=mode)
     assert found.reason is Refusal.UNSUPPORTED_FEATURE
-    assert found.message == f"the module uses {feature}, which wasmpool does not support"
+    if feature == Feature.COMPONENT:
+        assert found.message == "the module is a component; agents of this version run core modules only"
+    else:
+        assert found.message == f"the module uses {feature}, which wasmpool does not support"
+    assert found.within_limits
 
 
 @pytest.mark.parametrize("feature", [Feature.SIMD, Feature.MULTI_MEMORY, "SomethingThatANewerAgentReports"])
@@ -127,6 +131,78 @@ def test_features_and_limits_are_told_together() -> None:
         "the module uses GC, which wasmpool does not support; the module uses SharedMemory, which wasmpool does not "
         "support; globals: needs 11, pool web allows 10"
     )
+
+
+def component(*modules: ModuleNeeds, instances: int = 1, memories: int = 0, tables: int = 0) -> Component:
+    """With these core modules, and sums as they are given."""
+    return Component(
+        modules=tuple(CoreModule(0, 0, needs, (), 1) for needs in modules),
+        needs=ComponentNeeds(core_instances=instances, memories=memories, tables=tables),
+        sums=ModuleNeeds(),
+        imports=(),
+        exports=(),
+    )
+
+
+def test_the_core_module_that_needs_most_is_named_with_the_number_of_others() -> None:
+    modules = [ModuleNeeds(globals=11), ModuleNeeds(globals=500), ModuleNeeds(globals=10), ModuleNeeds(globals=12)]
+    found = verdict(ModuleNeeds(globals=500), component=component(*modules))
+    assert found.message == (
+        "core module 1: globals: needs 500, pool web allows 10 (2 more of its core modules need more than that)"
+    )
+    assert not found.within_limits
+    modules = [ModuleNeeds(), ModuleNeeds(memories=1, imported_memories=1, memory_pages=161)]
+    found = verdict(ModuleNeeds(memories=1, memory_pages=161), component=component(*modules))
+    assert found.message == "core module 1: memory 1 needs 161 pages, pool web allows 160"
+
+
+def test_imports_of_a_component_are_those_of_the_host_and_not_its_wiring() -> None:
+    wired = component(ModuleNeeds(imported_functions=5000, imported_tables=3, imported_memories=1))
+    assert verdict(ModuleNeeds(imported_functions=1000), component=wired).admitted
+    assert verdict(ModuleNeeds(imported_functions=1001), component=wired).message == (
+        "importedFunctions: needs 1001, pool web allows 1000"
+    )
+
+
+def test_the_sums_of_a_component_have_limits_of_their_own() -> None:
+    assert verdict(ModuleNeeds(), component=component(instances=30, memories=1, tables=20)).admitted
+    found = verdict(ModuleNeeds(), component=component(instances=31, memories=2, tables=21))
+    assert found.reason is Refusal.EXCEEDS_MODULE_LIMITS
+    assert found.message == (
+        "componentLimits.coreInstances: the component makes 31, pool web allows 30; "
+        "componentLimits.memories: the component makes 2, pool web allows 1; "
+        "componentLimits.tables: the component makes 21, pool web allows 20"
+    )
+    assert [it.field for it in found.violations] == [
+        "componentLimits.coreInstances",
+        "componentLimits.memories",
+        "componentLimits.tables",
+    ]
+
+
+def test_a_slot_must_have_room_for_all_memories_of_a_component() -> None:
+    """Whatever componentLimits says."""
+    wide = ComponentLimits(memories=4)
+    found = verdict(ModuleNeeds(), component=component(memories=3), component_limits=wide, mode=AdmissionMode.COUNT)
+    assert found.message == "memories: the component makes 3, a slot of pool web has room for 1"
+
+
+@pytest.mark.parametrize(
+    ("backing", "sums", "admitted"),
+    [
+        ("HugePages2Mi", {"instances": 31, "tables": 21}, True),
+        ("HugePages2Mi", {"memories": 2}, False),
+        ("BasePages", {"instances": 31}, False),
+        ("BasePages", {"tables": 21}, False),
+        ("BasePages", {"tables": 20}, True),
+    ],
+)
+def test_count_admits_what_the_slot_has_room_for(backing: str, sums: dict[str, int], admitted: bool) -> None:
+    spec = decode(
+        InstancePoolSpec,
+        {"instanceLimits": {"count": 1}, "admission": {"mode": "Count"}, "allocation": {"backing": backing}},
+    )
+    assert judge_for(ModuleNeeds(), spec, None, "web", component(**sums)).admitted == admitted
 
 
 def test_count_says_what_it_would_have_refused() -> None:

@@ -10,7 +10,7 @@ from wasmpool_agent.wasi.signatures import MODULE, SIGNATURES
 from wasmpool_api.admission import Verdict, judge_for
 from wasmpool_api.instance_pool import InstancePool
 from wasmpool_api.reasons import Outcome, Refusal
-from wasmpool_api.wasm import BinaryKind, ExternKind, Inspection, ModuleInvalid, inspect
+from wasmpool_api.wasm import BinaryKind, ExternKind, Import, Inspection, ModuleInvalid, inspect
 from wasmpool_api.wasm_workload import ModuleNeeds, ModuleStatus, WorkloadLimits
 
 IMPORTS_SHOWN = 10
@@ -46,7 +46,14 @@ def examine(data: bytes, pool: InstancePool, limits: WorkloadLimits | None, entr
     except ModuleInvalid as error:
         return Finding(Refusal.MODULE_INVALID, str(error))
     module = ModuleStatus(digest=digest_of(data), size_bytes=len(data), needs=inspection.needs)
-    verdict = judge_for(inspection.needs, pool.spec, limits, pool.metadata.name)
+    return examine_inspected(inspection, module, pool, limits, entrypoint)
+
+
+def examine_inspected(
+    inspection: Inspection, module: ModuleStatus, pool: InstancePool, limits: WorkloadLimits | None, entrypoint: str
+) -> Finding:
+    """What `examine` says, of what has been read already."""
+    verdict = judge_for(inspection.needs, pool.spec, limits, pool.metadata.name, inspection.component)
     if not verdict.admitted:
         return Finding(verdict.reason, verdict.message, module, verdict)
     missing = unprovided_imports(inspection)
@@ -57,12 +64,15 @@ def examine(data: bytes, pool: InstancePool, limits: WorkloadLimits | None, entr
     return Finding(Outcome.ADMITTED, verdict.message, module, verdict)
 
 
+def provided(each: Import) -> bool:
+    """Whether a host interface of this agent has it."""
+    return each.module == MODULE and each.name in SIGNATURES and each.kind is ExternKind.FUNCTION
+
+
 def unprovided_imports(inspection: Inspection) -> str:
     """A sentence that names the imports that no host interface of this agent provides; empty if there are none."""
     missing = [
-        f"{each.module}.{each.name} ({each.kind.value.lower()})"
-        for each in inspection.imports
-        if not (each.module == MODULE and each.name in SIGNATURES and each.kind is ExternKind.FUNCTION)
+        f"{each.module}.{each.name} ({each.kind.value.lower()})" for each in inspection.imports if not provided(each)
     ]
     if not missing:
         return ""
