@@ -1,9 +1,12 @@
 """Components to start from: each says what it imports and what it makes. Written as text, like the modules."""
 
+import random
 from dataclasses import dataclass
 
 import wasmtime
 
+from tests.fuzz.component_generator import Generator
+from tests.fuzz.section_trees import Tree
 from wasmpool_api.wasm import Feature
 
 
@@ -313,5 +316,8 @@ COMPONENTS: dict[str, ComponentSample] = {
 
 
 def component_binaries() -> dict[str, bytes]:
-    """The samples."""
-    return {name: sample.binary for name, sample in COMPONENTS.items()}
+    """The samples, and some generated ones, without names."""
+    generated = {f"generated {seed}": Generator(random.Random(seed)).component() for seed in range(20)}  # noqa: S311
+    made = {name: sample.binary for name, sample in COMPONENTS.items()}
+    made |= {name: bytes(wasmtime.wat2wasm(text)) for name, text in generated.items()}
+    return {name: Tree.read(binary).binary() for name, binary in made.items()}

@@ -1,20 +1,26 @@
-"""Mutates modules and inspects them: the answer is an Inspection or ModuleInvalid, soon, and never against Wasmtime's.
+"""Mutates modules and components and inspects them: the answer is an Inspection or ModuleInvalid, soon.
 
     python -m tests.fuzz.wasm_inspection --mutants 1000000 --seed 7
+    python -m tests.fuzz.wasm_inspection --mutants 1000000 --seed 7 --kind components
 
-Three things are held for each mutant: nothing but ModuleInvalid is raised, and its offset lies within the file; what
-Wasmtime takes as valid, with every proposal switched on, is not refused; and no mutant takes long for its size.
+Held for each mutant: nothing but ModuleInvalid is raised, and its offset lies within the file; what Wasmtime takes as
+valid, with every proposal switched on, is not refused; no mutant takes long for its size, nor much memory at all. Of
+every component that Wasmtime takes, the core instances, memories and tables are those that Wasmtime counts in it.
 """
 
 import argparse
 import random
+import resource
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import wasmtime
 
+from tests.fuzz import component_oracle
+from tests.fuzz.component_corpus import component_binaries
+from tests.fuzz.section_trees import Tree, mutate_sections
 from tests.fuzz.wasm_corpus import all_features, binaries
 from wasmpool_api.wasm import ModuleInvalid, inspect
 
@@ -28,28 +34,34 @@ LIES = (
 )
 LARGEST_FOR_SPLICING = 4096
 SECONDS_ALLOWED = 2.0
+BLIND = 0.3
+"""The part of a component's mutants whose lengths are not made right again."""
 
 
 @dataclass
 class Outcome:
-    """`refused`: by problem, without its numbers."""
+    """`refused`: by problem, without its numbers. `counted`: of the valid ones, those whose counts were compared."""
 
     mutants: int = 0
+    counted: int = 0
     accepted: int = 0
     valid: int = 0
     slowest_seconds: float = 0.0
     refused: Counter[str] = field(default_factory=Counter[str])
 
 
-def mutate(chance: random.Random, corpus: Sequence[bytes]) -> bytes:
-    """A module of the corpus with one to four things wrong; most of them near its beginning, where the structure is."""
+def mutate(chance: random.Random, corpus: Sequence[bytes], near: float = 0.8) -> bytes:
+    """One of the corpus with one to four things wrong. `near`: the part of them near the beginning.
+
+    There is the structure of a module; that of a component is everywhere.
+    """
     mutant = bytearray(chance.choice(corpus))
     for _ in range(chance.choice((1, 1, 1, 2, 4))):
         if len(mutant) < 9:
             break
         at = (
             min(8 + int(chance.expovariate(1 / 60)), len(mutant) - 1)
-            if chance.random() < 0.8
+            if chance.random() < near
             else chance.randrange(len(mutant))
         )
         match chance.randrange(9):
@@ -77,14 +89,49 @@ def mutate(chance: random.Random, corpus: Sequence[bytes]) -> bytes:
     return bytes(mutant)
 
 
-def run(mutants: int, seed: int, *, against_wasmtime: float = 1.0) -> Outcome:
-    """Raises AssertionError with the mutant in hex. `against_wasmtime`: the part that is also given to Wasmtime."""
-    chance = random.Random(seed)  # noqa: S311 - it has to be repeatable
-    corpus = tuple(binaries().values())
+def run(mutants: int, seed: int) -> Outcome:
+    """Of modules. Raises AssertionError with the mutant in hex."""
     engine = wasmtime.Engine(all_features())
+    corpus = tuple(binaries().values())
+    return _run(mutants, seed, lambda chance: mutate(chance, corpus), lambda mutant, _: is_valid(engine, mutant))
+
+
+def run_components(mutants: int, seed: int) -> Outcome:
+    """Of components, likewise; and what Wasmtime takes makes what we say it makes."""
+    engine = wasmtime.Engine(component_oracle.everything())
+    counter = component_oracle.Counter()
+
+    def check(mutant: bytes, outcome: Outcome) -> bool:
+        if not component_oracle.takes_component(engine, mutant):
+            return False
+        theirs = counter.makes(mutant)
+        if theirs is not None and refusal(mutant) is None:
+            ours = component_oracle.ours(mutant)
+            outcome.counted += 1
+            # Wasmtime adds core instances of its own where components call each other.
+            assert ours[0] <= theirs[0], f"{ours}, Wasmtime {theirs}: {mutant.hex()}"
+            assert ours[1:] == theirs[1:], f"{ours}, Wasmtime {theirs}: {mutant.hex()}"
+        return True
+
+    corpus = tuple(component_binaries().values())
+    sections = [section for binary in corpus for tree in Tree.read(binary).trees() for section in tree.sections]
+
+    def make(chance: random.Random) -> bytes:
+        if chance.random() < BLIND:
+            return mutate(chance, corpus, near=0.2)
+        return mutate_sections(chance, chance.choice(corpus), sections)
+
+    return _run(mutants, seed, make, check)
+
+
+def _run(
+    mutants: int, seed: int, make: Callable[[random.Random], bytes], check: Callable[[bytes, Outcome], bool]
+) -> Outcome:
+    """`make`: a mutant. `check`: whether Wasmtime takes it."""
+    chance = random.Random(seed)  # noqa: S311 - it has to be repeatable
     outcome = Outcome()
     for _ in range(mutants):
-        mutant = mutate(chance, corpus)
+        mutant = make(chance)
         began = time.perf_counter()
         error = refusal(mutant)
         took = time.perf_counter() - began
@@ -95,7 +142,7 @@ def run(mutants: int, seed: int, *, against_wasmtime: float = 1.0) -> Outcome:
         outcome.slowest_seconds = max(outcome.slowest_seconds, took)
         outcome.mutants += 1
         outcome.accepted += error is None
-        if chance.random() < against_wasmtime and is_valid(engine, mutant):
+        if check(mutant, outcome):
             outcome.valid += 1
             assert error is None, f"Wasmtime takes it, we say {error}: {mutant.hex()}"
     return outcome
@@ -124,13 +171,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mutants", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--kind", choices=("modules", "components"), default="modules")
     chosen = parser.parse_args()
     began = time.perf_counter()
-    outcome = run(chosen.mutants, chosen.seed)
+    outcome = (run if chosen.kind == "modules" else run_components)(chosen.mutants, chosen.seed)
     took = time.perf_counter() - began
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(
-        f"{outcome.mutants} mutants in {took:.0f} s: {outcome.accepted} inspected, of which Wasmtime takes "
-        f"{outcome.valid}; the slowest took {outcome.slowest_seconds * 1000:.1f} ms"
+        f"{outcome.mutants} mutants of {chosen.kind} in {took:.0f} s: {outcome.accepted} inspected, of which Wasmtime "
+        f"takes {outcome.valid}; counts compared in {outcome.counted}; the slowest took "
+        f"{outcome.slowest_seconds * 1000:.1f} ms; the process, with Wasmtime in it, had {most} MiB at most"
     )
     for problem, count in outcome.refused.most_common(30):
         print(f"{count:8}  {problem}")

@@ -9,6 +9,8 @@ import wasmtime
 from tests.fuzz.component_corpus import COMPONENTS, doubling
 from tests.fuzz.component_generator import Generator
 from tests.fuzz.component_oracle import Counter, everything, takes_component
+from tests.fuzz.section_trees import leb
+from tests.fuzz.wasm_inspection import run_components
 from wasmpool_api.sizes import MAX_SIZE
 from wasmpool_api.wasm import (
     BinaryKind,
@@ -234,6 +236,13 @@ def test_types_that_double_are_counted_at_once() -> None:
     assert found.needs.imported_functions == MAX_SIZE
 
 
+def test_ten_thousand_mutants_are_inspected_or_refused() -> None:
+    """`python -m tests.fuzz.wasm_inspection --kind components` runs as many as wanted."""
+    outcome = run_components(10_000, seed=1)
+    assert outcome.counted > 1500, "most mutants must stay close to components"
+    assert len(outcome.refused) > 50, "every check must be reached"
+
+
 def test_the_time_does_not_depend_on_the_size_of_the_code() -> None:
     code = b"\x01" + leb(30_000_003) + b"\x00" + b"\x01" * 30_000_001 + b"\x0b"
     module = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x0a" + leb(len(code)) + code
@@ -244,13 +253,3 @@ def test_the_time_does_not_depend_on_the_size_of_the_code() -> None:
     assert found is not None
     assert makes(found.needs) == (1, 0, 0)
     assert took < 0.05, f"{took * 1000:.1f} ms for {len(binary) >> 20} MiB"
-
-
-def leb(value: int) -> bytes:
-    """Unsigned LEB128."""
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
