@@ -292,7 +292,7 @@ COMPONENTS: dict[str, ComponentSample] = {
     ),
     "maps": ComponentSample("(component (type (map string u32)))", features=(Feature.COMPONENT_MAPS,)),
     "a value": ComponentSample(
-        '(component (import "v" (value u32)))',
+        '(component (import "v" (value $v u32)) (export "w" (value $v)))',
         imports=(("v", "Value", 0),),
         features=(Feature.COMPONENT_VALUES,),
         runs=False,

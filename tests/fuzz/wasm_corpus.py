@@ -61,6 +61,16 @@ SAMPLES: dict[str, Sample] = {
             "globals": 1,
         },
     ),
+    "imports of one module": Sample(
+        """(module (import "a" (item "f" (func)) (item "t" (table 3 funcref)) (item "m" (memory 4 9)))
+          (import "b" "h" (global i32)))""",
+        {"types": 1, "imported_functions": 1, "imported_tables": 1, "imported_memories": 1, "imported_globals": 1},
+    ),
+    "imports of one type": Sample(
+        """(module (import "a" (item "f") (item "g") (item "h") (func (param i32)))
+          (import "a" (item "t") (item "u") (table 3 funcref)) (import "a" (item "m") (memory 4 9)))""",
+        {"types": 1, "imported_functions": 3, "imported_tables": 2, "imported_memories": 1},
+    ),
     "a start function": Sample("(module (func) (start 0))", {"types": 1, "functions": 1}),
     "passive data": Sample(
         '(module (memory 1) (data "a") (func (memory.init 0 (i32.const 0) (i32.const 0) (i32.const 1))))',

@@ -193,11 +193,41 @@ def _check_counts(end: int, found: Sections) -> None:
         found.features.add(Feature.MULTI_MEMORY)
 
 
+_SAME_MODULE: Final = 0x7F
+_SAME_TYPE: Final = 0x7E
+
+
 def _imports(body: Reader, found: Sections) -> None:
     for _ in range(body.count("imports", MAX_ITEMS, 4)):
         module, name = body.name("an import's module"), body.name("an import's name")
-        kind = extern_type(body, found)
-        found.imports.append(Import(module, name, kind))
+        if name or body.peek() not in {_SAME_MODULE, _SAME_TYPE}:
+            found.imports.append(Import(module, name, extern_type(body, found)))
+        elif body.byte("a group of imports") == _SAME_MODULE:
+            for _ in range(_group(body, found, 3)):
+                name = body.name("an import's name")
+                found.imports.append(Import(module, name, extern_type(body, found)))
+        else:
+            _of_one_type(body, found, module)
+
+
+def _of_one_type(body: Reader, found: Sections, module: str) -> None:
+    tables, memories = len(found.imported_tables), len(found.imported_memories)
+    kind = extern_type(body, found)
+    # The type is said once, and is that of each name: of none, where there is no name.
+    imported_tables, imported_memories = found.imported_tables[tables:], found.imported_memories[memories:]
+    del found.imported_tables[tables:], found.imported_memories[memories:]
+    for _ in range(_group(body, found, 1)):
+        found.imports.append(Import(module, body.name("an import's name"), kind))
+        found.imported_tables += imported_tables
+        found.imported_memories += imported_memories
+
+
+def _group(body: Reader, found: Sections, least_bytes: int) -> int:
+    at = body.position
+    count = body.count("imports of a group", MAX_ITEMS, least_bytes)
+    if len(found.imports) + count > MAX_ITEMS:
+        raise ModuleInvalid(at, f"{len(found.imports) + count} imports: at most {MAX_ITEMS} are allowed")
+    return count
 
 
 def extern_type(body: Reader, found: Sections) -> ExternKind:
