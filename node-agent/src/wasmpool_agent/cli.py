@@ -30,7 +30,8 @@ from wasmpool_agent.pool_file import PoolFileError, read_pool
 from wasmpool_agent.standalone import FileNode
 from wasmpool_agent.standalone_plan import Report
 from wasmpool_agent.supervisor.ports import DesiredState
-from wasmpool_agent.supervisor.service import Clocks, Settings, Supervisor
+from wasmpool_agent.supervisor.service import Supervisor
+from wasmpool_agent.supervisor.state import Clocks, Settings
 from wasmpool_api.codec import FieldError
 from wasmpool_api.instance_pool_node import AgentInfo
 from wasmpool_api.meta import pool_node_name
@@ -193,7 +194,8 @@ async def _supervise(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, supervisor.stop)
-    probes = Probes(supervisor.metrics_text, supervisor.unready, supervisor.progress)
+    reporter = supervisor.reporter
+    probes = Probes(reporter.metrics_text, reporter.unready, reporter.progress)
     try:
         async with asyncio.TaskGroup() as group:
             watcher = group.create_task(_stop_at(until, supervisor)) if until is not None else None

@@ -10,5 +10,9 @@ claims      one assignment: how far it has come, and how that looks in the statu
 preparing   revision -> module -> verdict -> compiled code
 reserving   engine probe, region, slot table
 workers     the worker processes
+instances   starts and stops what workers run
+state       what is known, shared by the three below
+claiming    claims as the assignments are, prepared in tasks (resuming: where an earlier process left one)
+reporting   status, probes, figures
 service     all of it together
 """
