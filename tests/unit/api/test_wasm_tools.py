@@ -85,7 +85,8 @@ def compare(binary: bytes) -> None:
     assert [offset for offset, _, _ in ours] == [module.offset for module in theirs]
     for (_, needs, imports), module in zip(ours, theirs, strict=True):
         # It counts imports that are grouped by their module as one.
-        assert (len(imports) >= module.counts["imports"]) and bool(imports) == bool(module.counts["imports"])
+        assert len(imports) >= module.counts["imports"]
+        assert bool(imports) == bool(module.counts["imports"])
         wanted = {attribute: module.counts[name] for name, attribute in COUNTED.items()}
         got = counts(needs)
         if "GC" in needs.features:  # It counts groups of types there, we count types.
