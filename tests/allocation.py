@@ -22,6 +22,7 @@ from wasmpool_api.limits import WASM_PAGE_BYTES, ComponentLimits, ModuleLimits
 from wasmpool_api.region import RegionShape
 
 IN_REGION = ("compact", "guarded")
+_BACKINGS = {4096: Backing.BASE_PAGES, 2 * 1024**2: Backing.HUGE_PAGES_2MI, 1024**3: Backing.HUGE_PAGES_1GI}
 ALL_KINDS = (*IN_REGION, "base-pages", "on-demand")
 
 GUEST = """(module
@@ -53,7 +54,7 @@ def shape_of(
     if kind == "guarded":
         area = -(-area // page_bytes) * page_bytes
     return RegionShape(
-        backing=backing or (Backing.BASE_PAGES if page_bytes == 4096 else Backing.HUGE_PAGES_2MI),
+        backing=backing or _BACKINGS[page_bytes],
         page_bytes=page_bytes,
         slot_bytes=area * memories,
         slots=slots,

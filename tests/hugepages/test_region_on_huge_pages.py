@@ -11,8 +11,9 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+import wasmtime
 
-from tests.allocation import open_pool, shape_of
+from tests.allocation import GUEST, open_pool, shape_of
 from tests.hugepages.reservation import HUGE_PAGE_BYTES, borrowed_huge_pages, free_pages, pages
 from wasmpool_agent.region import Region, ReserveError
 from wasmpool_api.instance_pool import Backing
@@ -111,6 +112,30 @@ def test_many_small_slots_share_a_huge_page_only_where_they_are_compact(kind: st
             guest.close()
         for index in range(10):
             pool.region.prove_clean(index)
+
+
+@pytest.mark.parametrize("kind", ["compact", "guarded"])
+def test_a_page_of_1_gib_is_a_region_of_its_own(kind: str) -> None:
+    """Where the kernel gives one: it seldom has so much in one piece, and then says so."""
+    gib = 1024**3
+    slots = 4 if kind == "compact" else 1  # a guarded slot ends where a page does
+    with (
+        borrowed_huge_pages(1, gib),
+        open_pool(kind, slots=slots, memory_pages=4096, page_bytes=gib) as pool,
+    ):
+        assert pages("free", gib) == 0
+        module = pool.compiled(GUEST.format(limits="4096 4096"))
+        guests = [pool.start(module) for _ in range(slots)]
+        last = 4096 * 65536 - 1
+        for guest in guests:
+            guest.call("store8", last)
+            assert guest.call("load8", last) == 1
+            with pytest.raises(wasmtime.Trap, match="out of bounds"):
+                guest.call("load8", last + 1)
+            guest.close()
+        for index in range(slots):
+            pool.region.prove_clean(index)
+        del guests, module
 
 
 def test_a_descriptor_is_all_that_another_user_without_rights_needs() -> None:
