@@ -8,6 +8,7 @@ Nothing in this package does I/O, reads a clock or starts a thread; import-linte
     codec                  dict -> type -> dict, with errors that name the field
     wasm                   inspection of a binary: what it needs
     admission              needs against limits: the verdict with every violation
+    suggestion             the smallest limits that admit given modules
     region                 slots, region bytes and overhead of a pool
     placement              which slots of which node a workload holds
 """
