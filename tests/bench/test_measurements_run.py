@@ -43,4 +43,4 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
 def test_a_case_that_is_not_there_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         allocators.main(["dirty-1KiB"])
-    assert "CASE dirty-1KiB: there is no such case; there are instantiate-drop, " in capsys.readouterr().err
+    assert "CASE dirty-1KiB: there is no such case; there are no-memory, instantiate-drop, " in capsys.readouterr().err
