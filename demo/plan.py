@@ -27,7 +27,7 @@ def plan_own_cluster() -> str:
     if cluster_is_built(cache):
         duration = "about a minute (the cluster's binaries are in the cache)"
     else:
-        duration = "20 to 30 minutes on 2 cores, the first time; a minute after that"
+        duration = "15 to 25 minutes on 2 cores, the first time; a minute after that"
     text = f"""\
 This is what `make demo` does to this machine. `make down` undoes all but the packages and the caches.
 
