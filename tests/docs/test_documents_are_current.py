@@ -1,6 +1,7 @@
 """What is generated is what its source makes, and what the documents point at exists.
 
-Covers: docs/api.md, examples/guests.yaml, the examples as objects of the API, links and make targets in every document.
+Covers: docs/api.md, docs/benchmarks.md, examples/guests.yaml, the examples as objects of the API, links and make
+targets in every document.
 """
 
 import base64
@@ -15,6 +16,9 @@ import yaml
 
 from demo import guests, plan
 from demo.access import RELEASE, SYSTEM_NAMESPACE
+from tests.bench import page
+from tests.bench.plot import draw
+from tests.bench.report import Report
 from tests.cluster import lifecycle
 from wasmpool_api.admission import judge
 from wasmpool_api.codec import decode
@@ -118,3 +122,10 @@ def test_announcement_of_the_demo_names_what_it_takes() -> None:
     existing = plan.plan_existing_cluster("somewhere")
     for part in ("'somewhere'", f"`{RELEASE}`", f"`{SYSTEM_NAMESPACE}`"):
         assert part in existing
+
+
+def test_the_page_of_benchmarks_shows_the_figures_beside_it(tmp_path: Path) -> None:
+    report = Report.read(page.FIGURES)
+    assert page.page(page.PAGE.read_text(), report) == page.PAGE.read_text()
+    draw(report, "us per life", page.BASELINE, tmp_path / "drawn.svg")
+    assert (tmp_path / "drawn.svg").read_text() == page.PICTURE.read_text()
