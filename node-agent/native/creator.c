@@ -4,6 +4,7 @@
 #include "creator.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,7 @@ struct slot {
 };
 
 struct creator {
+    pid_t process;      /* that made it; in a fork of that one it does nothing */
     atomic_uint owners; /* the Python object, and each engine configuration it was installed in */
     struct creator_options options;
     struct mapping *region;
@@ -46,6 +48,25 @@ static _Thread_local struct {
     struct creator *creator;
     uint32_t slot;
 } armed;
+
+/* A fork has its parent's slots, under the same worker id and mapped shared: a store that it closes, if only at its
+ * exit, would wipe the memory under the parent's guest and give the slot to somebody else. */
+static pid_t this_process;
+static pthread_once_t this_process_once = PTHREAD_ONCE_INIT;
+
+static void note_this_process(void) {
+    this_process = getpid();
+}
+
+static void follow_forks(void) {
+    note_this_process();
+    if (pthread_atfork(NULL, NULL, note_this_process) != 0)
+        abort();
+}
+
+static bool in_a_fork(const struct creator *creator) {
+    return creator->process != this_process;
+}
 
 static size_t round_up(size_t bytes, size_t unit) {
     return (bytes + unit - 1) / unit * unit;
@@ -105,6 +126,8 @@ int creator_new(struct mapping *region, struct slot_table *table, const struct c
     struct creator *made = calloc(1, sizeof *made);
     if (made == NULL)
         return ENOMEM;
+    pthread_once(&this_process_once, follow_forks);
+    made->process = this_process;
     atomic_init(&made->owners, 1);
     made->options = *options;
     made->region = mapping_share(region);
@@ -160,7 +183,7 @@ struct creator_stats *creator_stats(struct creator *creator) {
 int creator_arm(struct creator *creator, uint32_t slot) {
     if (armed.creator != NULL)
         return EBUSY;
-    if (!slot_table_held_by(creator->table, slot, creator->options.worker))
+    if (in_a_fork(creator) || !slot_table_held_by(creator->table, slot, creator->options.worker))
         return EPERM;
     if (slot_table_dirty(creator->table, slot) != 0 && creator->slot[slot].live == 0) {
         wipe(creator->region->base + slot * creator->slot_bytes, creator->slot_bytes);
@@ -178,6 +201,8 @@ void creator_disarm(void) {
 
 int creator_finish(struct creator *creator, uint32_t slot, bool *deferred) {
     *deferred = false;
+    if (in_a_fork(creator))
+        return EPERM;
     if (!slot_table_held_by(creator->table, slot, creator->options.worker))
         return slot < creator->slots ? slot_table_release(creator->table, slot, creator->options.worker) : ERANGE;
     if (creator->slot[slot].live != 0) {
@@ -244,7 +269,7 @@ static bool grow_guarded(struct memory *memory, size_t size) {
 static wasmtime_error_t *grow_memory(void *env, size_t size) {
     struct memory *memory = env;
     struct creator *creator = memory->creator;
-    if (size > creator->options.memory_bytes || size < memory->size ||
+    if (in_a_fork(creator) || size > creator->options.memory_bytes || size < memory->size ||
         (creator->options.guarded && !grow_guarded(memory, size))) {
         atomic_fetch_add_explicit(&creator->stats.grow_refused, 1, memory_order_relaxed);
         return refuse(creator, "the slot is full");
@@ -268,6 +293,8 @@ static void finalize_memory(void *env) {
     struct memory *memory = env;
     struct creator *creator = memory->creator;
     struct slot *slot = &creator->slot[memory->slot];
+    if (in_a_fork(creator))
+        return;
     slot_table_mark_wiping(creator->table, memory->slot);
     if (creator->options.guarded)
         wipe_guarded(memory);
@@ -304,7 +331,7 @@ wasmtime_error_t *creator_new_memory(void *env, const wasm_memorytype_t *type, s
                  options->guarded ? "guarded" : "compact", reserved, guard);
         return refuse_memory(creator, message);
     }
-    if (armed.creator != creator)
+    if (armed.creator != creator || in_a_fork(creator))
         return refuse_memory(creator, "a memory was asked for outside of an instantiation in a slot");
     struct slot *slot = &creator->slot[armed.slot];
     if (slot->live >= options->memories) {

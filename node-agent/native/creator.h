@@ -19,6 +19,8 @@
  *              |0       |1     <base |0 again   |tail|                              |
  *                               ^ minimum bytes ^ end of the huge pages
  *
+ * A fork of the process can do nothing to a slot: it gets no memory, grows none, and what it closes is not wiped.
+ *
  * What holds: a memory's bytes are zero when it is made; `size` is what it may use and never shrinks; the finalizer
  * wipes all of it, and only then is the slot's record clean.
  */
@@ -59,7 +61,7 @@ void creator_drop(struct creator *creator);
 struct creator_stats *creator_stats(struct creator *creator);
 
 /* Until creator_disarm, memories that this thread makes go into the slot. Wipes it first if it is not known to be
- * clean. EPERM: the worker does not hold it. EBUSY: this thread has armed one already. */
+ * clean. EPERM: the worker does not hold it, or this is a fork. EBUSY: this thread has armed one already. */
 int creator_arm(struct creator *creator, uint32_t slot);
 void creator_disarm(void);
 /* Gives the slot back, at once if none of its memories lives, else when the last one is gone (`*deferred`). */
