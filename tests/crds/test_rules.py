@@ -230,6 +230,21 @@ RULES: Mapping[str, list[Case]] = {
     },
 }
 CHANGES: Mapping[str, list[Case]] = {
+    "WasmWorkload.spec#3": [
+        Case(
+            changes,
+            f"module and run of a command with restartPolicy {policy} can't be changed: what has run can't run again as "
+            "something else; delete the workload and make it anew",
+            with_changes(smallest("WasmWorkload"), {"spec.run.command.restartPolicy": policy}),
+        )
+        for policy in ("Never", "OnFailure")
+        for changes in (
+            {"spec.module.image": "registry.example.com/m:2"},
+            {"spec.module": {"image": None, "configMap": {"name": "c", "key": "k"}}},
+            {"spec.run.command.args": ["again"]},
+            {"spec.run.command.restartPolicy": "Always"},
+        )
+    ],
     "WasmWorkload.spec.poolRef#0": [
         command({"spec.poolRef.name": "q"}, "poolRef can't be changed; make a new WasmWorkload for another pool"),
         command({"spec.poolRef.namespace": "q"}, "poolRef can't be changed"),
@@ -240,6 +255,15 @@ CHANGES: Mapping[str, list[Case]] = {
     ],
 }
 """Rules on what an update changes."""
+
+TAKEN_CHANGES: Mapping[str, Case] = {
+    "another number of completions": Case(
+        {"spec.instances": 3}, "", with_changes(smallest("WasmWorkload"), {"spec.run.command.restartPolicy": "Never"})
+    ),
+    "another module of what runs for ever": command({"spec.module.image": "registry.example.com/m:2"}, ""),
+    "an end for what ran for ever": command({"spec.run.command.restartPolicy": "Never"}, ""),
+}
+"""Updates that no rule forbids."""
 
 TAKEN: Mapping[str, Case] = {
     "a name of 40 characters": pool({"metadata.name": "a" * 40}, ""),
@@ -291,6 +315,19 @@ def test_a_rule_refuses_a_change_and_says_why(api: Api, case: Case) -> None:
         assert answer.says(case.says), answer
     finally:
         api.delete(kind, name)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("name", TAKEN_CHANGES)
+def test_a_change_that_no_rule_forbids_is_taken(api: Api, name: str) -> None:
+    case = TAKEN_CHANGES[name]
+    kind, workload = case.start["kind"], case.start["metadata"]["name"]
+    api.delete(kind, workload)
+    taken(api.create(case.start))
+    try:
+        taken(api.patch(kind, workload, with_changes({}, case.changes)))
+    finally:
+        api.delete(kind, workload)
 
 
 @pytest.mark.cluster
