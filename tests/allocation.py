@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import wasmtime
@@ -139,14 +139,20 @@ def open_pool(
     memories: int = 1,
     memory_pages: int = 4,
     page_bytes: int = 4096,
+    ordinary_memory: bool = False,
     strategy: AllocationStrategy = AllocationStrategy.NEXT_AVAILABLE,
 ) -> Iterator[Pool]:
-    """A pool of its own. Ends with a check of the table's invariants."""
+    """A pool of its own. Ends with a check of the table's invariants.
+
+    `ordinary_memory`: with the arithmetic of `page_bytes`, growth above all, but without pages of that size.
+    """
     shape = shape_of(kind, slots=slots, memories=memories, memory_pages=memory_pages, page_bytes=page_bytes)
     limits = ModuleLimits(memories=memories, memory_pages=memory_pages)
     gc.collect()  # NB: an engine keeps its region, and wasmtime's objects refer to each other in circles
     allocator: InstanceAllocator
-    with Region.reserve(shape) as region, SlotTable.create(slots, strategy) as table:
+    reserved = replace(shape, backing=Backing.BASE_PAGES, page_bytes=4096) if ordinary_memory else shape
+    with Region.reserve(reserved) as region, SlotTable.create(slots, strategy) as table:
+        region.shape = shape
         match kind:
             case "compact":
                 allocator = CompactAllocator(region, table, 1, memories=memories, memory_pages=memory_pages)

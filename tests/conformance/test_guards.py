@@ -8,6 +8,7 @@ import pytest
 
 from tests.allocation import GUEST, Guest, open_pool
 from tests.conformance.host_access import base_of, toucher
+from tests.conformance.paging import Paging
 from wasmpool_api.limits import WASM_PAGE_BYTES
 
 MIB = 1024 * 1024
@@ -28,8 +29,8 @@ def assert_nothing_is_mapped_behind(guest: Guest, pages: int) -> None:
 
 @pytest.mark.parametrize("kind", ["guarded", "base-pages"])
 @pytest.mark.parametrize("first", [0, 1, 32, 96])
-def test_from_a_memorys_end_to_the_end_of_its_guard_nothing_is_mapped(kind: str, first: int, page_bytes: int) -> None:
-    with open_pool(kind, memory_pages=96, page_bytes=page_bytes) as pool:
+def test_from_a_memorys_end_to_the_end_of_its_guard_nothing_is_mapped(kind: str, first: int, paging: Paging) -> None:
+    with open_pool(kind, memory_pages=96, **paging) as pool:
         module = pool.compiled(GUEST.format(limits=f"{first} 96"))
         for _ in range(2):  # the second time where the first one had grown
             guest = pool.start(module)
@@ -43,8 +44,8 @@ def test_from_a_memorys_end_to_the_end_of_its_guard_nothing_is_mapped(kind: str,
 
 
 @pytest.mark.parametrize("kind", ["guarded", "base-pages"])
-def test_before_a_memory_that_fills_its_slot_nothing_is_mapped(kind: str, page_bytes: int) -> None:
-    with open_pool(kind, slots=3, memory_pages=32, page_bytes=page_bytes) as pool, toucher() as touch:
+def test_before_a_memory_that_fills_its_slot_nothing_is_mapped(kind: str, paging: Paging) -> None:
+    with open_pool(kind, slots=3, memory_pages=32, **paging) as pool, toucher() as touch:
         module = pool.compiled(GUEST.format(limits=32))
         guests = [pool.start(module) for _ in range(3)]
         for guest in guests:

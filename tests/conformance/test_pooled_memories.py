@@ -16,6 +16,7 @@ import wasmtime
 
 from tests.allocation import ALL_KINDS, GUEST, IN_REGION, Guest, Pool, open_pool
 from tests.conformance.host_access import base_of
+from tests.conformance.paging import Paging
 from wasmpool_agent.slots import SlotCounts
 from wasmpool_api.instance_pool import AllocationStrategy
 from wasmpool_api.limits import WASM_PAGE_BYTES
@@ -38,9 +39,9 @@ def with_data(limits: str, *segments: tuple[int, str]) -> str:
 
 
 @all_kinds
-def test_of_segments_that_overlap_the_later_one_counts_and_they_may_span_pages(kind: str, page_bytes: int) -> None:
+def test_of_segments_that_overlap_the_later_one_counts_and_they_may_span_pages(kind: str, paging: Paging) -> None:
     segments = ((0, "first"), (3, "SECOND"), (65534, "span"), (131071, "!"), (100, ""), (0, "F"))
-    with open_pool(kind, page_bytes=page_bytes) as pool:
+    with open_pool(kind, **paging) as pool:
         guest = pool.start(pool.compiled(with_data("2", *segments)))
         assert content(guest, 0, 10) == b"FirSECOND\0"
         assert content(guest, 65533, 65539) == b"\0span\0"
@@ -85,7 +86,7 @@ def test_passive_data_outlives_the_module_that_brought_it(kind: str) -> None:
 
 @all_kinds
 def test_behind_the_end_of_a_smaller_memory_the_last_tenants_larger_one_is_out_of_reach(
-    kind: str, page_bytes: int
+    kind: str, paging: Paging
 ) -> None:
     # Addresses and offsets that are constants: a compiler may check them differently from those it doesn't know.
     constant = "".join(
@@ -93,7 +94,7 @@ def test_behind_the_end_of_a_smaller_memory_the_last_tenants_larger_one_is_out_o
         for page in range(20)
     )
     reading = GUEST.replace("(func", f"{constant} (func", 1)
-    with open_pool(kind, slots=1, memory_pages=20, page_bytes=page_bytes) as pool:
+    with open_pool(kind, slots=1, memory_pages=20, **paging) as pool:
         large = pool.start(pool.compiled(GUEST.format(limits="1 20")))
         assert large.call("grow", 19) == 1
         large.call("fill", 0, 0x5E, 20 * WASM_PAGE_BYTES)
@@ -204,13 +205,17 @@ def test_a_stores_own_lower_limit_holds_for_its_guest_alone(kind: str) -> None:
 
 
 @pooled
-def test_growth_does_not_move_a_memory(kind: str, page_bytes: int) -> None:
-    with open_pool(kind, memory_pages=70, page_bytes=page_bytes) as pool:
+def test_growth_moves_neither_a_memory_nor_a_byte_in_it(kind: str, paging: Paging) -> None:
+    with open_pool(kind, memory_pages=70, **paging) as pool:
         guest = pool.start(pool.compiled(GUEST.format(limits="1 70")))
-        base = base_of(guest)
-        for step in (1, 30, 1, 33, 4):
+        base, expected = base_of(guest), bytearray(WASM_PAGE_BYTES)
+        for number, step in enumerate((1, 29, 2, 1, 31, 5), 1):
+            guest.memory.write(guest.store, bytes([number]) * WASM_PAGE_BYTES, len(expected) - WASM_PAGE_BYTES)
+            expected[-WASM_PAGE_BYTES:] = bytes([number]) * WASM_PAGE_BYTES
             assert guest.call("grow", step) >= 0
+            expected += bytes(step * WASM_PAGE_BYTES)
             assert base_of(guest) == base
+            assert content(guest, 0, len(expected)) == expected
         guest.close()
 
 
