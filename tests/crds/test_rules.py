@@ -128,9 +128,43 @@ RULES: Mapping[str, list[Case]] = {
     ],
     "InstancePool.spec#4": [
         pool(
-            {"spec.instanceLimits.count": 100000, "spec.moduleLimits": {"memoryPages": 65536}},
+            {
+                "spec.instanceLimits.count": 100000,
+                "spec.allocation": allocation,
+                "spec.moduleLimits": {"memoryPages": 65536},
+            },
             "instanceLimits.count 100000 with memories 1 and memoryPages 65536 makes a region of 429496729600000 bytes "
             "on each node; at most 140737488355328 (128Ti) are allowed",
+        )
+        for allocation in ({"type": "OnDemand"}, {"backing": "HugePages2Mi"}, {"backing": "BasePages"})
+    ],
+    "InstancePool.spec#5": [
+        pool(
+            {"spec.instanceLimits.count": count, "spec.allocation": {"backing": backing}, "spec.moduleLimits": limits},
+            f"instanceLimits.count {count} with memories {limits.get('memories', 1)} and addressSpaceSize 6Gi: each "
+            "memory takes 4 GiB and more of address space, of which a process has 85 TiB; count may be at most "
+            f"{most}: lower count, or set addressSpaceSize below 4Gi for compact slots",
+        )
+        for count, backing, limits, most in (
+            (100_000, "HugePages2Mi", {}, 21_539),
+            (21_540, "HugePages2Mi", {}, 21_539),
+            (14_507, "HugePages1Gi", {}, 14_506),
+            (10_000, "HugePages2Mi", {"memories": 3}, 7_179),
+        )
+    ],
+    "InstancePool.spec#6": [
+        pool(
+            {"spec.instanceLimits.count": count, "spec.allocation": allocation, **more},
+            f"instanceLimits.count {count} on base pages with {memories} memories (of moduleLimits and "
+            "componentLimits, the larger): each memory takes 4 GiB and more of address space, of which a process has "
+            f"85 TiB; count may be at most {most}: lower count, or take huge pages without a fallback and "
+            "addressSpaceSize below 4Gi",
+        )
+        for count, allocation, more, memories, most in (
+            (21_592, {"backing": "BasePages"}, {}, 1, 21_591),
+            (10_000, {"backing": "BasePages"}, {"spec.componentLimits": {"memories": 3}}, 3, 7_197),
+            (100_000, {"fallback": "BasePages"}, {SPACE: "2Gi"}, 1, 21_591),
+            (15_000, {"fallback": "BasePages"}, {"spec.componentLimits": {"memories": 2}}, 2, 10_795),
         )
     ],
     f"InstancePool.{SPACE}#0": [
@@ -233,8 +267,8 @@ CHANGES: Mapping[str, list[Case]] = {
     "WasmWorkload.spec#3": [
         Case(
             changes,
-            f"module and run of a command with restartPolicy {policy} can't be changed: what has run can't run again as "
-            "something else; delete the workload and make it anew",
+            f"module and run of a command with restartPolicy {policy} can't be changed: what has run can't run again "
+            "as something else; delete the workload and make it anew",
             with_changes(smallest("WasmWorkload"), {"spec.run.command.restartPolicy": policy}),
         )
         for policy in ("Never", "OnFailure")
@@ -271,7 +305,17 @@ TAKEN: Mapping[str, Case] = {
     "a slot of 64 KiB": pool({SPACE: "64Ki", "spec.moduleLimits": {"memoryPages": 1}}, ""),
     "an address space as a number": pool({SPACE: 2147483648}, ""),
     "an address space of a fraction": pool({SPACE: "1.5Gi"}, ""),
-    "the largest region": pool({"spec.instanceLimits.count": 32768, "spec.moduleLimits": {"memoryPages": 65536}}, ""),
+    "the largest region": pool(
+        {
+            "spec.instanceLimits.count": 32768,
+            "spec.allocation": {"type": "OnDemand"},
+            "spec.moduleLimits": {"memoryPages": 65536},
+        },
+        "",
+    ),
+    "the most guarded slots": pool({"spec.instanceLimits.count": 21_539}, ""),
+    "the most base pages": pool({"spec.instanceLimits.count": 21_591, "spec.allocation": {"backing": "BasePages"}}, ""),
+    "the most compact slots": pool({"spec.instanceLimits.count": 100_000, SPACE: "2Gi"}, ""),
     "ports around the agent's": pool({PORTS: "9465-65535"}, ""),
     "one port": pool({PORTS: "1024-1024"}, ""),
     "no instances with a minimum": command({"spec.instances": 0, "spec.minInstances": 2}, ""),

@@ -16,6 +16,7 @@ import pytest
 
 from tests.crds.objects import FULL, TYPES
 from tests.crds.schemas import Field, Schema, definitions, fields, is_int_or_string, is_opaque, rules, schema
+from wasmpool_api.bounds import BOUNDS
 from wasmpool_api.codec import decode, encode
 from wasmpool_api.meta import Condition
 from wasmpool_api.quantities import Duration, IntOrPercent, Quantity
@@ -216,3 +217,13 @@ def paths(value: object, path: str = "") -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from paths(inner, f"{path}[]")
+
+
+def test_the_bounds_for_pools_in_files_are_those_of_the_schema() -> None:
+    groups = ("spec.instanceLimits.", "spec.moduleLimits.", "spec.componentLimits.", "spec.runtime.")
+    of_schema = {
+        field.path.removeprefix("spec."): (field.schema["minimum"], field.schema["maximum"])
+        for field in fields("InstancePool")
+        if field.path.startswith(groups) and field.schema.get("type") == "integer"
+    }
+    assert of_schema == BOUNDS

@@ -15,6 +15,9 @@ backing. Its address space (4 GiB and a guard for each memory) is not part of th
 Base pages: the pages are 4 KiB, which divides 64 KiB, so nothing is rounded. The memory is Wasmtime's own pool's; the
 region's size is what the pod's memory request has for it.
 
+Address space is not memory, but a process has no more than MAX_ADDRESS_SPACE_BYTES in one piece: guarded slots and
+base pages take MEMORY_ADDRESS_SPACE_BYTES for each memory of each slot, all of them at once.
+
 OnDemand: as base pages. There is no memory that is set aside, but `count` instances may use as much as so many slots,
 and the pod's memory request has to have it.
 
@@ -28,14 +31,20 @@ Invariants, for every shape (tests/unit/api/test_region.py holds them over a gri
 from dataclasses import dataclass
 from typing import Final
 
+from wasmpool_api.bounds import out_of_bounds
 from wasmpool_api.codec import FieldError
-from wasmpool_api.instance_pool import HUGE_PAGE_BYTES, AllocationType, Backing, InstancePoolSpec
-from wasmpool_api.limits import MAX_MEMORY_PAGES, WASM_PAGE_BYTES
+from wasmpool_api.instance_pool import HUGE_PAGE_BYTES, AllocationType, Backing, Fallback, InstancePoolSpec
+from wasmpool_api.limits import WASM_PAGE_BYTES
 from wasmpool_api.quantities import Quantity
-from wasmpool_api.sizes import BASE_PAGE_BYTES, ByteCount, SizeError, Slots, WasmPages
+from wasmpool_api.sizes import BASE_PAGE_BYTES, ByteCount, Slots, WasmPages
 
 MAX_REGION_BYTES: Final = 2**47
 """128 TiB: a process on x86-64 and on most arm64 kernels has no more address space than that."""
+
+MEMORY_ADDRESS_SPACE_BYTES: Final = 4 * 1024**3 + 32 * 1024**2
+"""All that a 32-bit index reaches, and a guard behind it."""
+MAX_ADDRESS_SPACE_BYTES: Final = 85 * 1024**4
+"""Two thirds of 128 TiB lie in one piece below a position-independent program."""
 
 TABLE_ELEMENT_BYTES: Final = 8
 """A pointer, for each element of each table."""
@@ -56,6 +65,16 @@ class RegionError(FieldError):
         super().__init__(path, f"{given} is given; allowed is {allowed}")
         self.given = given
         self.allowed = allowed
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"
+
+
+class BoundError(RegionError):
+    """One number of the spec is less or more than it may be."""
+
+    def __str__(self) -> str:
+        return f"{self.path} is {self.given}, {self.allowed} is allowed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,28 +106,35 @@ def region_shape(spec: InstancePoolSpec, backing: Backing | None = None) -> Regi
     if spec.allocation.type is AllocationType.ON_DEMAND:
         backing = Backing.BASE_PAGES
     backing = backing or spec.allocation.backing
+    for wrong in out_of_bounds(spec):
+        raise BoundError(*wrong)
     limits = spec.module_limits
-    count = _in_range("spec.instanceLimits.count", spec.instance_limits.count, 1, None)
-    memories = _in_range("spec.moduleLimits.memories", limits.memories, 1, None)
-    pages = _in_range("spec.moduleLimits.memoryPages", limits.memory_pages, 1, MAX_MEMORY_PAGES)
+    count, memories, pages = spec.instance_limits.count, limits.memories, limits.memory_pages
     space = _address_space(spec.instance_limits.address_space_size)
     guarded = spec.instance_limits.guarded and backing is not Backing.BASE_PAGES
     page = ByteCount(HUGE_PAGE_BYTES.get(backing, BASE_PAGE_BYTES))
-    try:
-        memory = WasmPages(pages).to_bytes()
-        if memory * memories > space:
-            raise RegionError(
-                "spec.instanceLimits.addressSpaceSize",
-                str(Quantity(space.value)),
-                f"{Quantity((memory * memories).value)} or more, which is what a slot of memories {memories} with "
-                f"memoryPages {pages} takes",
-            )
-        slot = (memory.rounded_up_to(page) if guarded else memory) * memories
-        region = Slots(count).of_bytes(slot).rounded_up_to(page)
-    except SizeError as error:
-        raise RegionError("spec.instanceLimits.count", f"{count} slots, {error.given} bytes,", _LARGEST) from error
+    memory = WasmPages(pages).to_bytes()
+    if memory * memories > space:
+        raise RegionError(
+            "spec.instanceLimits.addressSpaceSize",
+            str(Quantity(space.value)),
+            f"{Quantity((memory * memories).value)} or more, which is what a slot of memories {memories} with "
+            f"memoryPages {pages} takes",
+        )
+    area = memory.rounded_up_to(page) if guarded else memory
+    slot = area * memories
+    region = Slots(count).of_bytes(slot).rounded_up_to(page)
     if region.value > MAX_REGION_BYTES:
         raise RegionError("spec.instanceLimits.count", f"{count} slots of {slot.value} bytes", _LARGEST)
+    if spec.allocation.type is not AllocationType.ON_DEMAND:
+        if guarded:
+            stride = (area + ByteCount(MEMORY_ADDRESS_SPACE_BYTES)).rounded_up_to(page)
+            way_out = "lower count, or set addressSpaceSize below 4Gi for compact slots"
+            _check_address_space(count, memories, stride, way_out)
+        if backing is Backing.BASE_PAGES or spec.allocation.fallback is Fallback.BASE_PAGES:
+            each = max(memories, spec.component_limits.memories)
+            way_out = "lower count, or take huge pages without a fallback and addressSpaceSize below 4Gi"
+            _check_address_space(count, each, ByteCount(MEMORY_ADDRESS_SPACE_BYTES), way_out)
     return RegionShape(backing, page.value, slot.value, count, region.value, guarded)
 
 
@@ -140,10 +166,11 @@ def overhead_bytes_per_node(spec: InstancePoolSpec, shape: RegionShape) -> int:
 _LARGEST: Final = f"a region of {MAX_REGION_BYTES} bytes (128Ti) on each node"
 
 
-def _in_range(path: str, given: int, least: int, most: int | None) -> int:
-    if given < least or (most is not None and given > most):
-        raise RegionError(path, str(given), f"{least} or more" if most is None else f"{least} to {most}")
-    return given
+def _check_address_space(count: int, memories: int, each: ByteCount, way_out: str) -> None:
+    most = MAX_ADDRESS_SPACE_BYTES // (memories * each.value)
+    if count > most:
+        given = f"{count} with {memories} memories, {each.value} bytes of address space for each memory,"
+        raise RegionError("spec.instanceLimits.count", given, f"1 to {most}: {way_out}")
 
 
 def _address_space(size: Quantity) -> ByteCount:

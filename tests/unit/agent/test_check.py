@@ -252,7 +252,7 @@ def test_nothing_is_suggested_for_what_can_not_be_read(tmp_path: Path, capsys: p
     ("change", "problem"),
     [
         (("count: 8", "count: many"), "spec.instanceLimits.count"),
-        (("count: 8", "count: 0"), "spec.instanceLimits.count: 0 is given"),
+        (("count: 8", "count: 0"), "spec.instanceLimits.count is 0, 1 to 100000 is allowed"),
         (("count: 8", "cuont: 8"), "spec.instanceLimits"),
         (("globals: 1", "gobals: 1"), "spec.moduleLimits.gobals: there is no such field"),
         (("2Gi", "2Gigs"), "spec.instanceLimits.addressSpaceSize"),

@@ -11,11 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wasmpool_agent import _native
 from wasmpool_api.codec import decode
 from wasmpool_api.instance_pool import Allocation, AllocationType, Backing, InstancePoolSpec
 from wasmpool_api.limits import InstanceLimits, ModuleLimits
 from wasmpool_api.quantities import Quantity
-from wasmpool_api.region import MAX_REGION_BYTES, RegionError, RegionShape, overhead_bytes_per_node, region_shape
+from wasmpool_api.region import (
+    MAX_REGION_BYTES,
+    MEMORY_ADDRESS_SPACE_BYTES,
+    RegionError,
+    RegionShape,
+    overhead_bytes_per_node,
+    region_shape,
+)
 
 KI, MI, GI, TI = 2**10, 2**20, 2**30, 2**40
 PAGE_BYTES = {Backing.HUGE_PAGES_2MI: 2 * MI, Backing.HUGE_PAGES_1GI: GI, Backing.BASE_PAGES: 4 * KI}
@@ -34,6 +42,11 @@ def pool(
         allocation=Allocation(type=kind, backing=backing),
         module_limits=ModuleLimits(**limits),
     )
+
+
+def with_spec(given: dict[str, object]) -> InstancePoolSpec:
+    """A pool as somebody writes it."""
+    return decode(InstancePoolSpec, {"instanceLimits": {"count": 1}} | given)
 
 
 def assert_region_layout_invariants(spec: InstancePoolSpec, shape: RegionShape) -> None:
@@ -85,8 +98,15 @@ def test_the_invariants_hold_at_the_edges(backing: Backing, kind: AllocationType
         else:
             assert_region_layout_invariants(spec, shape)
             made += 1
-    assert made > 500
+    assert made > 300
     assert refused > 500
+
+
+def kind_takes_address_space(spec: InstancePoolSpec) -> bool:
+    """Whether each memory has 4 GiB and a guard to itself."""
+    return spec.allocation.type is AllocationType.POOLING and (
+        spec.instance_limits.guarded or spec.allocation.backing is Backing.BASE_PAGES
+    )
 
 
 @given(
@@ -107,6 +127,9 @@ def test_the_invariants_hold_for_whatever_is_taken(**given_: int) -> None:
             region_shape(spec)
     elif slot * spec.instance_limits.count > MAX_REGION_BYTES:
         with pytest.raises(RegionError, match="count"):
+            region_shape(spec)
+    elif kind_takes_address_space(spec) and spec.instance_limits.count * spec.module_limits.memories > 21_591:
+        with pytest.raises(RegionError, match="address space"):
             region_shape(spec)
     else:
         try:
@@ -163,10 +186,26 @@ def test_a_region_that_fell_back_has_base_pages() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (pool(0), "spec.instanceLimits.count: 0 is given; allowed is 1 or more"),
-        (pool(memories=0), "spec.moduleLimits.memories: 0 is given; allowed is 1 or more"),
-        (pool(memory_pages=0), "spec.moduleLimits.memoryPages: 0 is given; allowed is 1 to 65536"),
-        (pool(memory_pages=65537), "spec.moduleLimits.memoryPages: 65537 is given; allowed is 1 to 65536"),
+        (pool(0), "spec.instanceLimits.count is 0, 1 to 100000 is allowed"),
+        (pool(100_001), "spec.instanceLimits.count is 100001, 1 to 100000 is allowed"),
+        (pool(memories=0), "spec.moduleLimits.memories is 0, 1 to 100 is allowed"),
+        (pool(memory_pages=0), "spec.moduleLimits.memoryPages is 0, 1 to 65536 is allowed"),
+        (pool(memory_pages=65537), "spec.moduleLimits.memoryPages is 65537, 1 to 65536 is allowed"),
+        (pool(functions=-1), "spec.moduleLimits.functions is -1, 0 to 1000000 is allowed"),
+        (with_spec({"runtime": {"workers": -5}}), "spec.runtime.workers is -5, 0 to 1024 is allowed"),
+        (with_spec({"componentLimits": {"tables": 10001}}), "spec.componentLimits.tables is 10001, 0 to 10000 is"),
+        (
+            with_spec({"tenancy": {"quotas": [{"namespaceSelector": {}, "slots": -1}]}}),
+            "spec.tenancy.quotas[0].slots is -1, 0 to 2147483647 is allowed",
+        ),
+        (
+            with_spec({"runtime": {"requestDeadline": "0s"}}),
+            "spec.runtime.requestDeadline is 0s, more than 0s, to 24h, is allowed",
+        ),
+        (
+            with_spec({"runtime": {"requestDeadline": "24h1s"}}),
+            "spec.runtime.requestDeadline is 86401s, more than 0s, to 24h, is allowed",
+        ),
         (
             pool(space=0),
             "spec.instanceLimits.addressSpaceSize: 0 is given; allowed is a multiple of 64Ki, from 64Ki to 128Ti",
@@ -178,12 +217,36 @@ def test_a_region_that_fell_back_has_base_pages() -> None:
             "memories 1 with memoryPages 160 takes",
         ),
         (
-            pool(100_000, memory_pages=65536),
+            pool(100_000, kind=AllocationType.ON_DEMAND, memory_pages=65536),
             "spec.instanceLimits.count: 100000 slots of 4294967296 bytes is given; allowed is a region of "
             "140737488355328 bytes (128Ti) on each node",
         ),
-        (pool(2**62), "spec.instanceLimits.count: 4611686018427387904 slots"),
-        (pool(space=128 * TI, memories=2**62), "spec.instanceLimits.count: 1 slots"),
+        (
+            pool(100_000),
+            "spec.instanceLimits.count: 100000 with 1 memories, 4339007488 bytes of address space for each memory, is "
+            "given; allowed is 1 to 21539: lower count, or set addressSpaceSize below 4Gi for compact slots",
+        ),
+        (
+            pool(20_000, backing=Backing.HUGE_PAGES_1GI, memory_pages=1),
+            "spec.instanceLimits.count: 20000 with 1 memories, 6442450944 bytes of address space for each memory, is "
+            "given; allowed is 1 to 14506: ",
+        ),
+        (
+            pool(10_000, 2 * GI, Backing.BASE_PAGES, memories=3),
+            "spec.instanceLimits.count: 10000 with 3 memories, 4328521728 bytes of address space for each memory, is "
+            "given; allowed is 1 to 7197: lower count, or take huge pages without a fallback and addressSpaceSize "
+            "below 4Gi",
+        ),
+        (
+            with_spec(
+                {
+                    "instanceLimits": {"count": 10_000, "addressSpaceSize": "2Gi"},
+                    "allocation": {"fallback": "BasePages"},
+                    "componentLimits": {"memories": 3},
+                }
+            ),
+            "spec.instanceLimits.count: 10000 with 3 memories, 4328521728 bytes",
+        ),
     ],
 )
 def test_what_makes_no_region_is_refused_by_field_with_numbers(spec: InstancePoolSpec, message: str) -> None:
@@ -228,6 +291,7 @@ def test_what_the_api_server_takes_makes_a_region() -> None:
         InstancePoolSpec,
         {
             "instanceLimits": {"count": 32768, "addressSpaceSize": "128Ti"},
+            "allocation": {"type": "OnDemand"},
             "moduleLimits": {"memoryPages": 65536, "tables": 100, "tableElements": 10_000_000, "functions": 1_000_000},
         },
     )
@@ -236,3 +300,14 @@ def test_what_the_api_server_takes_makes_a_region() -> None:
     assert_region_layout_invariants(spec, shape)
     with pytest.raises(RegionError):
         region_shape(msgspec.structs.replace(spec, instance_limits=InstanceLimits(count=32769)))
+
+
+@pytest.mark.parametrize(
+    "spec", [pool(21_539), pool(21_591, backing=Backing.BASE_PAGES), pool(100_000, 2 * GI), pool(100, memories=100)]
+)
+def test_the_largest_counts_are_taken(spec: InstancePoolSpec) -> None:
+    assert region_shape(spec).slots == spec.instance_limits.count
+
+
+def test_address_space_is_counted_as_the_native_part_takes_it() -> None:
+    assert MEMORY_ADDRESS_SPACE_BYTES == _native.GUARDED_RESERVATION_BYTES + _native.GUARDED_GUARD_BYTES
