@@ -7,6 +7,7 @@ of the API server, before and after the agent's start; a restarted container and
 import signal
 import time
 
+import msgspec
 import pytest
 
 from tests.agent.proxy import Proxy
@@ -123,6 +124,31 @@ def test_a_removed_assignment_is_stopped_forgotten_and_confirmed(stage: Stage) -
     stage.until(lambda: stage.entry(revision) == {} and stage.status()["observedGeneration"] == generation)
     stage.until(lambda: stage.status()["slots"]["used"] == 0)
     assert stage.status()["slots"]["free"] == 4
+
+
+def test_a_never_index_that_was_taken_away_and_comes_back_does_not_begin_again(stage: Stage) -> None:
+    data = stage.module("hello.wasm", prints().replace("(call $exit (i32.const 0))", "(loop (br 0))"))
+    revision = stage.revision("hello", "hello.wasm", digest=digest_of(data), restartPolicy="Never")
+    stage.start()
+    stage.until(lambda: condition(stage.status(), "Ready").get("status") == "True")
+    stage.assign(assignment(revision, slots=1, indexes="0"))
+    stage.until(lambda: len(stage.lines("hello")) == 1)
+    stage.assign()
+    stage.until(lambda: stage.entry(revision) == {})
+    stage.assign(assignment(revision, slots=1, indexes="0"))
+    stage.until(lambda: stage.entry(revision).get("failed") == "0")
+    assert len(stage.lines("hello")) == 1
+
+
+def test_a_revision_of_another_workload_is_never_run(stage: Stage) -> None:
+    data = stage.module("spins.wasm", SPINS)
+    revision = stage.revision("theirs", "spins.wasm", digest=digest_of(data), restartPolicy="Always")
+    stage.assign(msgspec.structs.replace(assignment(revision, slots=1), uid="uid-mine", name="mine"))
+    stage.start()
+    stage.until(lambda: any(it.get("reason") == "ModuleInvalid" for it in stage.status().get("workloads", [])))
+    (entry,) = stage.status()["workloads"]
+    assert "is of the workload with uid uid-theirs, uid-mine is assigned" in entry["message"]
+    assert stage.status()["slots"]["used"] == 0
 
 
 def test_without_the_api_server_it_goes_on_and_catches_up(stage: Stage, proxy: Proxy) -> None:

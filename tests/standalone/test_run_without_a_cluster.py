@@ -268,6 +268,27 @@ def test_told_to_end_it_ends_well_and_leaves_nothing_behind(files: Files, number
         assert "Traceback" not in agent.errors.read_text()
 
 
+def test_a_signal_to_the_whole_group_is_the_supervisors_alone_to_act_on(files: Files) -> None:
+    files.module("spins.wasm", SPINS)
+    files.workload("spins", "spins.wasm", instances=2, restartPolicy="Always")
+    with running(files) as agent:
+        agent.until_state("spins", "Running")
+        for pid in agent.workers():
+            os.kill(pid, signal.SIGTERM)
+        assert agent.end(signal.SIGTERM) == 0
+        assert "its worker died" not in agent.errors.read_text()
+
+
+def test_arguments_that_no_worker_could_be_told_are_refused_with_both_numbers_and_the_others_run(files: Files) -> None:
+    files.module("spins.wasm", SPINS)
+    files.workload("large", "spins.wasm", restartPolicy="Always", args=["x" * 131072])
+    files.workload("small", "spins.wasm", restartPolicy="Always", args=["x" * 1024])
+    with running(files) as agent:
+        report = agent.until_state("large", "Refused", "UnsupportedFeature")
+        assert re.search(r"args and env take 131\d{3} bytes, encoded as JSON; 122880 are allowed", report["message"])
+        agent.until_state("small", "Running")
+
+
 def test_probes_and_metrics_say_what_is_so(files: Files) -> None:
     files.module("spins.wasm", SPINS)
     files.module("large.wasm", LARGE)

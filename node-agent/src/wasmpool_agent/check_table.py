@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from wasmpool_agent.check import Checked, Cost, Suggested, cost, rows
-from wasmpool_agent.modules.inspecting import provided
+from wasmpool_agent.modules.inspecting import provided, shown
 from wasmpool_api.codec import encode
 from wasmpool_api.instance_pool import InstancePool
 from wasmpool_api.limits import ModuleLimits
@@ -53,7 +53,7 @@ def _core_imports(inspection: Inspection) -> Iterator[str]:
     missing = Counter(each.module for each in inspection.imports if not provided(each))
     for module, count in counts.items():
         lacking = f", of which {missing[module]} are not provided" if missing[module] else ""
-        yield f"  imports {module}: {_number(count, 'item')}{lacking}"
+        yield f"  imports {shown(module)}: {_number(count, 'item')}{lacking}"
 
 
 def _component(component: Component) -> Iterator[str]:
@@ -73,12 +73,12 @@ def _component(component: Component) -> Iterator[str]:
     if component.from_host:
         yield f"  {_number(component.from_host, 'core instance')} of core modules that the host would have to provide"
     for each in component.imports:
-        name = f" as {each.name}" if each.name else ""
+        name = f" as {shown(each.name)}" if each.name else ""
         what = _number(each.functions, "function") if each.sort is Sort.INSTANCE else each.sort.value
-        yield f"  imports {each.interface}{name}: {what}"
+        yield f"  imports {shown(str(each.interface))}{name}: {what}"
     for export in component.exports:
         what = "" if export.sort is Sort.INSTANCE else f": {export.sort.value}"
-        yield f"  exports {export.interface}{what}"
+        yield f"  exports {shown(str(export.interface))}{what}"
 
 
 def _suggestion(suggested: Suggested | None) -> Iterator[str]:

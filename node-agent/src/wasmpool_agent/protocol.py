@@ -14,6 +14,7 @@ import asyncio
 import os
 import socket
 from collections import deque
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, Generic, TypeVar
 
@@ -24,6 +25,7 @@ from wasmpool_agent.allocation_counts import AllocationCounts
 PROTOCOL: Final = 1
 """Raised with every change that the other side would not understand."""
 MAX_MESSAGE_BYTES: Final = 128 * 1024
+_REST_OF_A_START_BYTES: Final = 8 * 1024
 """A packet has to fit into the socket's send buffer, which Linux caps at 208 KiB unless told otherwise."""
 MAX_BACKTRACE_CHARS: Final = 16 * 1024
 MAX_TEXT_CHARS: Final = 4 * 1024
@@ -191,6 +193,11 @@ FromWorker = Ready | ModuleLoaded | ModuleFailed | Started | Exited | Stats | Fa
 
 Out = TypeVar("Out", bound=msgspec.Struct)
 In = TypeVar("In", bound=msgspec.Struct)
+
+
+def start_fits(args: Sequence[str], env: Sequence[tuple[str, str]]) -> tuple[int, int]:
+    """Bytes that arguments and environment take in a Start, and how many they may."""
+    return len(msgspec.json.encode((args, env))), MAX_MESSAGE_BYTES - _REST_OF_A_START_BYTES
 
 
 class Channel(Generic[Out, In]):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from wasmpool_agent.modules.config_maps import config_map_of
+from wasmpool_agent.modules.inspecting import NAME_SHOWN, shown
 from wasmpool_agent.modules.sources import PullFailedError, Sources, digest_of, refuse_unsupported
 from wasmpool_agent.modules.store import Store, compiled_key, cpu_features
 from wasmpool_agent.supervisor.ports import AbsentError, ConfigMap, ForbiddenError, PortError, UnavailableError
@@ -190,3 +191,10 @@ def test_a_full_cache_loses_the_longest_unused_but_nothing_in_use(tmp_path: Path
         os.utime(tmp_path / "modules" / digest.removeprefix("sha256:"), (1000 - age, 1000 - age))
     assert store.prune({digests[0]}, (), most_bytes=250) == 2
     assert [store.module(digest) is not None for digest in digests] == [True, False, False, True]
+
+
+def test_names_out_of_a_module_are_shown_short_and_harmless() -> None:
+    assert shown("env") == "env"
+    assert shown("a\x1b[31m\nb") == "a\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}b"
+    assert shown("x" * NAME_SHOWN) == "x" * NAME_SHOWN
+    assert shown("x" * 200_000) == "x" * (NAME_SHOWN - 1) + "…"

@@ -19,7 +19,7 @@ from wasmpool_agent.wasi.errno import Errno, WasiError
 from wasmpool_agent.wasi.guest import Clocks, Guest
 from wasmpool_agent.wasi.linking import unprovided
 from wasmpool_agent.wasi.memory import GuestMemory
-from wasmpool_agent.wasi.preview1 import FUNCTIONS
+from wasmpool_agent.wasi.preview1 import FUNCTIONS, WRITE_MAX_LINES
 from wasmpool_agent.wasi.signatures import MODULE, SIGNATURES, WITHOUT_RESULT
 from wasmpool_agent.wasi.waits import Until
 from wasmpool_agent.wasmtime_async import HostTrap, Wait
@@ -171,6 +171,16 @@ def test_writing_takes_all_buffers_up_to_a_limit_and_says_how_much(fixture: Fixt
     assert fixture.call("fd_write", 0, 0, 1, 500) is Errno.NOT_CAPABLE
     assert fixture.call("fd_write", 3, 0, 1, 500) is Errno.BAD_DESCRIPTOR
     assert fixture.call("fd_write", 1, 0, 2000, 500) is Errno.INVALID
+
+
+def test_of_many_lines_one_write_takes_a_few_and_says_how_much(fixture: Fixture) -> None:
+    memory = fixture.guest.memory
+    memory.write(1000, b"\n" * 10000)
+    memory.write_u32(0, 1000)
+    memory.write_u32(4, 10000)
+    assert fixture.call("fd_write", 1, 0, 1, 500) is Errno.SUCCESS
+    assert fixture.stdout.data == b"\n" * WRITE_MAX_LINES
+    assert unpack("<I", memory.read(500, 4)) == (WRITE_MAX_LINES,)
 
 
 def test_descriptors_can_be_closed_and_renumbered(fixture: Fixture) -> None:

@@ -14,6 +14,7 @@ from wasmpool_api.wasm import BinaryKind, ExternKind, Import, Inspection, Module
 from wasmpool_api.wasm_workload import ModuleNeeds, ModuleStatus, WorkloadLimits
 
 IMPORTS_SHOWN = 10
+NAME_SHOWN = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,18 @@ def provided(each: Import) -> bool:
     return each.module == MODULE and each.name in SIGNATURES and each.kind is ExternKind.FUNCTION
 
 
+def shown(name: str) -> str:
+    """A name out of a module, which may be anything, for a person: short, and without control characters."""
+    safe = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in name[: NAME_SHOWN + 1])
+    return safe if len(safe) <= NAME_SHOWN else safe[: NAME_SHOWN - 1] + "…"
+
+
 def unprovided_imports(inspection: Inspection) -> str:
     """A sentence that names the imports that no host interface of this agent provides; empty if there are none."""
     missing = [
-        f"{each.module}.{each.name} ({each.kind.value.lower()})" for each in inspection.imports if not provided(each)
+        f"{shown(each.module)}.{shown(each.name)} ({each.kind.value.lower()})"
+        for each in inspection.imports
+        if not provided(each)
     ]
     if not missing:
         return ""
@@ -84,7 +93,7 @@ def unprovided_imports(inspection: Inspection) -> str:
 
 
 def _no_entrypoint(inspection: Inspection, entrypoint: str) -> str:
-    functions = [export.name for export in inspection.exports if export.kind is ExternKind.FUNCTION]
+    functions = [shown(export.name) for export in inspection.exports if export.kind is ExternKind.FUNCTION]
     more = f" and {len(functions) - IMPORTS_SHOWN} more" if len(functions) > IMPORTS_SHOWN else ""
     has = f"its functions are {', '.join(functions[:IMPORTS_SHOWN])}{more}" if functions else "it exports none"
     return f"run.command.entrypoint is {entrypoint}, the module exports no such function; {has}"

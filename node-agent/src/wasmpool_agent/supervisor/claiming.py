@@ -64,8 +64,8 @@ class Claiming:
     def let_go(self) -> None:
         """Of claims that are neither assigned nor hold a slot."""
         for key in [key for key, claim in self._state.claims.items() if not claim.assigned and not claim.used]:
+            # NB: the journal stays, for the same claim may come back, and what it has begun must not begin again.
             self._forget(key)
-            self._journal.forget(key)
 
     def module_failed(self, failed: ModuleFailed) -> None:
         """A worker could not load what was compiled: compiled anew, or refused."""

@@ -64,10 +64,6 @@ class Journal:
         """Survives the end of this process. After a loss of power the run may count as lost, never as not begun."""
         self._append(key, f"{'completed' if completed else 'failed'} {index}\n", durable=False)
 
-    def forget(self, key: ClaimKey) -> None:
-        """The claim is gone for good."""
-        self._path(key).unlink(missing_ok=True)
-
     def forget_before(self, timestamp: float, keep: set[ClaimKey]) -> None:
         """Removes what has not changed since then (seconds since 1970) and is not of these claims.
 

@@ -14,6 +14,7 @@ from wasmpool_agent.metrics import Metrics
 from wasmpool_agent.modules.inspecting import Finding, examine
 from wasmpool_agent.modules.sources import PullFailedError, Sources, digest_of, refuse_unsupported
 from wasmpool_agent.modules.store import Store, compiled_key, cpu_features
+from wasmpool_agent.protocol import start_fits
 from wasmpool_agent.supervisor.claims import Claim, Prepared, Step
 from wasmpool_agent.supervisor.ports import AbsentError, DesiredState, PortError
 from wasmpool_agent.supervisor.promises import ClaimKey
@@ -137,15 +138,23 @@ class Preparer:
             environment = await self._sources.environment(revision)
         except PullFailedError as error:
             raise NotNowError(Step.PULLING, Waiting.MODULE_PULL_FAILED, error.message) from error
+        command = revision.run.command
+        assert command is not None, "refuse_unsupported has seen to it"  # noqa: S101
+        args = (revision.workload_name, *command.args)
+        taken, allowed = start_fits(args, environment)
+        if taken > allowed:
+            raise NeverError(
+                Refusal.UNSUPPORTED_FEATURE,
+                f"run.command: args and env take {taken} bytes, encoded as JSON; {allowed} are allowed",
+                finding,
+            )
         on_step(Step.COMPILING)
         artifact = await self._compiled(revision.digest, data, backing)
         artifact.users.add(claim.key)
-        command = revision.run.command
-        assert command is not None, "refuse_unsupported has seen to it"  # noqa: S101
         prepared = Prepared(
             revision=revision,
             artifact=artifact.key,
-            args=(revision.workload_name, *command.args),
+            args=args,
             env=environment,
             entrypoint=command.entrypoint,
             deadline_seconds=float(command.deadline) if command.deadline is not None else None,
@@ -167,6 +176,13 @@ class Preparer:
             ) from error
         except FieldError as error:
             raise NeverError(Refusal.AGENT_TOO_OLD, f"ControllerRevision {name} can't be read: {error}") from error
+        if revision.workload_uid != claim.assignment.uid:
+            # Names are hashes, which somebody may have made equal: a workload never runs as another one.
+            raise NeverError(
+                Refusal.MODULE_INVALID,
+                f"ControllerRevision {name} is of the workload with uid {revision.workload_uid}, "
+                f"{claim.assignment.uid} is assigned",
+            )
         try:
             refuse_unsupported(revision)
         except PullFailedError as error:

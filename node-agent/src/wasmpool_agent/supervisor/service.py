@@ -9,6 +9,7 @@ Order at the end, for each part uses those below it: claims' tasks, workers, slo
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
@@ -27,8 +28,10 @@ from wasmpool_agent.supervisor.reporting import Reporter
 from wasmpool_agent.supervisor.reserving import Reserver
 from wasmpool_agent.supervisor.state import Clocks, Settings, State
 from wasmpool_agent.supervisor.workers import STOP_SECONDS, Workers
+from wasmpool_api.instance_pool_node import Assignment
 
 JOURNAL_SECONDS: Final = 7 * 24 * 3600.0
+PURGE_SECONDS: Final = 3600.0
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ class Supervisor:
             store=Store(settings.cache),
             metrics=metrics,
         )
+        self._purge_due = 0.0
         self._claiming = Claiming(self._state, self._preparer, self._journal)
         self._dispatcher = Dispatcher(self._preparer, self._journal, clocks.monotonic)
         self.reporter = Reporter(self._state, self._reserver, settings, desired, metrics, clocks)
@@ -160,8 +164,6 @@ class Supervisor:
                 state.found = desired.status
                 agent = desired.status.agent if desired.status is not None else None
                 state.predecessor_gone = agent is not None and agent.pod_uid != self._settings.agent.pod_uid
-                long_ago = self._clocks.now().timestamp() - JOURNAL_SECONDS
-                self._journal.forget_before(long_ago, {key_of(it) for it in desired.assignments})
             state.desired = desired
             state.changed()
 
@@ -191,5 +193,16 @@ class Supervisor:
                 state.claims.values(), state.workers, state.announced, self._clocks.monotonic()
             )
         self._claiming.let_go()
+        if state.confirmed and self._clocks.monotonic() >= self._purge_due:
+            self._purge_due = self._clocks.monotonic() + PURGE_SECONDS
+            self._purge_journal(state.desired.assignments)
         state.applied_generation = state.desired.generation
         return due
+
+    def _purge_journal(self, assignments: Iterable[Assignment]) -> None:
+        try:
+            self._journal.forget_before(
+                self._clocks.now().timestamp() - JOURNAL_SECONDS, {key_of(it) for it in assignments}
+            )
+        except OSError as error:
+            log.warning("the journal can't be tidied up: %s", error)

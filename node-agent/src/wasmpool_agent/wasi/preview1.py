@@ -18,6 +18,7 @@ Function = Callable[..., "Errno | Wait"]
 FUNCTIONS: Final[dict[str, Function]] = {}
 WRITE_MAX_BYTES: Final = 64 * 1024
 """Of one fd_write; the guest sees a short write, as from a pipe."""
+WRITE_MAX_LINES: Final = 64
 RANDOM_MAX_BYTES: Final = 16 * 1024**2
 """Of one random_get: it holds up the other guests while it runs (about 40 ms for so much)."""
 _FILESTAT: Final = Struct("<QQB7xQQQQQ")
@@ -71,9 +72,19 @@ def fd_write(guest: Guest, fd: int, iovecs: int, count: int, written_out: int) -
     if not isinstance(descriptor, OutputStream) or not descriptor.rights & Rights.FD_WRITE:
         raise WasiError(Errno.NOT_CAPABLE)
     vectors = guest.memory.iovecs(iovecs, count)
-    data = guest.memory.gather(vectors, WRITE_MAX_BYTES)
+    data = _first_lines(guest.memory.gather(vectors, WRITE_MAX_BYTES))
     guest.memory.write_u32(written_out, len(data))
     return descriptor.output.write(data) or Errno.SUCCESS
+
+
+def _first_lines(data: bytes) -> bytes:
+    # NB: each line becomes a record, on the thread of all guests: 64 KiB of newlines would hold them up for long.
+    end = -1
+    for _ in range(WRITE_MAX_LINES):
+        end = data.find(b"\n", end + 1)
+        if end < 0:
+            return data
+    return data[: end + 1]
 
 
 @_function

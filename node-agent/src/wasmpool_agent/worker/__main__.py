@@ -68,8 +68,9 @@ def main(arguments: list[str]) -> int:
     """Runs until the supervisor closes the socket; gives the exit status."""
     parsed = _parse(arguments)
     harden(parsed.supervisor_pid)
-    # Ctrl-C in a terminal goes to the whole group; how the workers end is for the supervisor to say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and `timeout` go to the whole group; how the workers end is for the supervisor to say.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     spec = read_pool(parsed.pool_file).spec
     shape = region_shape(spec, parsed.backing)
     if not shape.region_bytes:  # type OnDemand: what there is only stands for a region
