@@ -9,7 +9,7 @@ import wasmtime
 
 from tests.conformance.calls import call, read_global
 from tests.conformance.constants import Value
-from tests.conformance.pools import Pool
+from tests.conformance.pools import BASELINE, Pool
 from tests.conformance.scripts import (
     Action,
     Instance,
@@ -23,6 +23,7 @@ from tests.conformance.scripts import (
     Unsupported,
 )
 from wasmpool_agent.allocators import Slot
+from wasmpool_agent.data_segments import join_data_segments
 from wasmpool_api.admission import BASE_PAGES_FIELDS, judge_for
 from wasmpool_api.wasm import ModuleInvalid, inspect_module
 
@@ -187,8 +188,11 @@ class Run:
         return self._compiled(module)
 
     def _compiled(self, module: Module) -> wasmtime.Module:
+        binary = module.text.binary
+        if self.pool.kind is not BASELINE:  # which has the module as it is, to be compared with what agents compile
+            binary = join_data_segments(binary)
         try:
-            return wasmtime.Module(self.pool.engine, module.text.binary)
+            return wasmtime.Module(self.pool.engine, binary)
         except wasmtime.WasmtimeError as error:
             if reason := reason_of(str(error)):
                 raise Absent(reason) from error
