@@ -360,7 +360,15 @@ int slot_table_reclaim(struct slot_table *table, uint32_t worker, struct mapping
         if (!ours)
             continue;
         if (slot_table_dirty(table, i) != 0) {
-            wipe(region->base + i * slot_bytes, slot_bytes);
+            uint8_t *slot = region->base + i * slot_bytes;
+            wipe(slot, slot_bytes);
+            if (first_dirty(slot, slot_bytes) != slot_bytes) {
+                /* Somebody still writes: whatever that is, no tenant may be put there. */
+                error = slot_table_quarantine(table, i);
+                if (error != 0)
+                    return error;
+                continue;
+            }
             slot_table_mark_clean(table, i);
         }
         error = slot_table_release(table, i, worker);

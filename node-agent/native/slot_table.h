@@ -13,7 +13,7 @@
  *
  *   FREE --take--> USED --finalizer--> WIPING --release--> FREE
  *                    |                    |
- *                    +---- its worker died: reclaim, wiped whole ----> FREE
+ *                    +---- its worker died: reclaim, wiped whole, proved clean ----> FREE, else QUARANTINED
  *   release with dirty_bytes != 0 --> UNKNOWN --take--> USED
  *
  * Everything read from the table is checked before it is used as an index: another process writes to it.
@@ -60,7 +60,8 @@ int slot_table_take(struct slot_table *table, uint32_t worker, uint64_t workload
 /* Gives a slot back: FREE if it is clean, else UNKNOWN. EPERM: the worker does not hold it. */
 int slot_table_release(struct slot_table *table, uint32_t index, uint32_t worker);
 int slot_table_quarantine(struct slot_table *table, uint32_t index);
-/* Wipes and frees everything that a dead worker held, and counts it. NB: the worker must be dead. */
+/* Wipes everything that a dead worker held, proves it clean and frees it, and counts that; what is not clean afterwards
+ * is quarantined. NB: the worker must be dead. */
 int slot_table_reclaim(struct slot_table *table, uint32_t worker, struct mapping *region, size_t slot_bytes,
                        uint32_t *reclaimed);
 int slot_table_counts(struct slot_table *table, uint32_t counts[SLOT_STATES]);

@@ -137,7 +137,7 @@ class SlotTable:
         return SlotRecord(SlotState(state), worker, generation, workload, dirty_bytes, module)
 
     def reclaim(self, worker_id: int, region: Region) -> int:
-        """Wipes whole and frees all slots of a dead worker, and counts them.
+        """Wipes whole, proves clean and frees all slots of a dead worker, and counts them; others are quarantined.
 
         NB: the worker must have been waited for. A worker that still lives would go on writing into slots of others.
         Slots in which no memory was made are freed without a wipe.

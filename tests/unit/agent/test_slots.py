@@ -331,6 +331,30 @@ def test_workers_killed_at_any_moment_lose_no_slot_and_leak_no_byte() -> None:
                 region.prove_clean(index)
 
 
+def test_a_slot_that_is_not_clean_after_its_wipe_is_never_given_to_anybody() -> None:
+    shape = shape_of("compact", slots=2, memories=1, memory_pages=160, page_bytes=4096)
+    writer = (
+        "import mmap, sys; memory = mmap.mmap(int(sys.argv[1]), int(sys.argv[2])); print(flush=True)\n"
+        "while True: memory[-1] = 1"
+    )
+    with Region.reserve(shape) as region, SlotTable.create(2) as table:
+        command = [sys.executable, "-c", writer, str(region.fd), str(shape.slot_bytes)]
+        with subprocess.Popen(command, pass_fds=[region.fd], stdout=subprocess.PIPE) as somebody:
+            try:
+                assert somebody.stdout is not None
+                somebody.stdout.readline()
+                for _ in range(100):  # it must write between the wipe and the proof
+                    assert table.take(1, 1) == 0
+                    table.native.mark_dirty(0, 1)
+                    if table.reclaim(1, region) == 0:
+                        break
+            finally:
+                somebody.kill()
+        assert table.counts() == SlotCounts(free=1, used=0, wiping=0, quarantined=1)
+        assert table.take(2, 1) == 1
+        assert table.take(2, 1) is None
+
+
 def test_reclaim_wipes_what_a_dead_worker_wrote_and_nothing_of_others() -> None:
     shape = shape_of("compact", slots=3, memories=1, memory_pages=2, page_bytes=4096)
     with Region.reserve(shape) as region, SlotTable.create(3) as table:

@@ -330,7 +330,10 @@ class Workers:
         if process.returncode:
             said = f": {self.last_fault}" if self.last_fault else ""
             self.last_fault = _ending(process.returncode) + said
+        held = self._table.owned_by(worker_id)
         wiped = self._table.reclaim(worker_id, self._region)
+        if wiped < len(held):
+            log.error("of slots %s of worker %d some are not clean after a wipe: they are quarantined", held, worker_id)
         worker = self._ready.pop(worker_id, None)
         lost = frozenset(worker.instances) if worker is not None else frozenset[int]()
         for instance in lost:
