@@ -2,13 +2,14 @@
 
 python -m tests.conformance.not_passed           prints the table as it is now
 python -m tests.conformance.not_passed --write   writes it to not_passed.toml
+python -m tests.conformance.not_passed --count   how many commands pass, and why the others don't
 """
 
 import argparse
 import json
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -77,19 +78,40 @@ def as_toml(found: Iterable[tuple[str, NotPassed]]) -> str:
     return "".join(parts + wrong)
 
 
-def _now() -> str:
-    found: list[tuple[str, NotPassed]] = []
+def _now() -> Iterator[tuple[str, int, NotPassed]]:
+    """Of each script: its name, how many commands it has, what does not pass."""
     with open_pool(BASELINE, SIZES) as pool:
         for name in names():
             script_steps = list(steps(script(name)))
-            found.append((name, NotPassed.of(script_steps, run_script(pool, script_steps))))
-    return as_toml(found)
+            yield name, len(script_steps), NotPassed.of(script_steps, run_script(pool, script_steps))
+
+
+def _count() -> str:
+    found = list(_now())
+    reasons: Counter[str] = Counter()
+    for _, _, not_passed in found:
+        reasons.update(not_passed.skipped)
+        reasons[SUPERSEDED] += len(not_passed.superseded)
+    commands = sum(count for _, count, _ in found)
+    total = f"{commands - reasons.total()} of {commands} commands of {len(found)} scripts pass"
+    return "\n".join((total, *(f"{count:8}  {reason}" for reason, count in reasons.most_common())))
+
+
+def main() -> None:
+    """See above."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--count", action="store_true")
+    chosen = parser.parse_args()
+    if chosen.count:
+        print(_count())
+        return
+    table = as_toml((name, not_passed) for name, _, not_passed in _now())
+    if chosen.write:
+        FILE.write_text(table, "utf-8")
+    else:
+        print(table, end="")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--write", action="store_true")
-    if parser.parse_args().write:
-        FILE.write_text(_now(), "utf-8")
-    else:
-        print(_now(), end="")
+    main()

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-PROJECT: Final = Path(__file__).parent / "testsuite"
+PROJECT: Final = Path(__file__).parent / "crate"
 MANIFEST: Final = PROJECT / "MANIFEST.sha256"
 FOLDERS: Final = ("wasm-latest/*.wast", "proposals/*/*.wast")
 """The newest version of the standard's core, and each proposal's own scripts, finished or not."""
