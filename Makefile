@@ -1,4 +1,4 @@
-# wasmpool. `make` alone prints what there is; `make demo` needs nothing but Debian, root, Python 3.11, gcc and Go.
+# wasmpool. `make` alone prints what there is; `make demo` needs Debian, root, and nothing else but python3.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help

@@ -3,7 +3,6 @@
 Standard library only, as all of this package: it runs before .venv is made.
 """
 
-import shutil
 from pathlib import Path
 from typing import Final
 
@@ -73,8 +72,4 @@ def _warnings(cache: Path) -> list[str]:
         warnings.append(f"{disk} MiB are free where {cache} is; {_WANTED_DISK_MIB} MiB are wanted")
     if memory < _WANTED_MEMORY_MIB:
         warnings.append(f"{memory} MiB of memory are available; {_WANTED_MEMORY_MIB} MiB are wanted")
-    if shutil.which("go") is None:
-        warnings.append(
-            "there is no Go on PATH; it is needed to build Kubernetes unless its binaries are there already"
-        )
     return warnings

@@ -72,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     one = add("build", _build, "make all binaries ready, and nothing else")
     one.add_argument("names", nargs="*", metavar="PROGRAM", help="these only, `kwok` for example")
     add("images", _images, "build the project's images and load them into the nodes of the cluster that is up, if any")
+    one = add("context", _context, "write an image's build context into a new folder, for any builder of images")
+    one.add_argument("image", choices=[image.name for image in images.IMAGES])
+    one.add_argument("folder", type=Path)
     one = add("load", _load, "load an image archive (OCI or docker) into the nodes")
     one.add_argument("archive", type=Path)
     return parser
@@ -165,6 +168,15 @@ def _enter(options: argparse.Namespace) -> NoReturn:
 def _build(options: argparse.Namespace) -> int:
     for name, path in binaries.ready(options.names or (*binaries.names_for(1), "probe")).paths.items():
         print(f"{name:<26} {path}")
+    return 0
+
+
+def _context(options: argparse.Namespace) -> int:
+    (image,) = (image for image in images.IMAGES if image.name == options.image)
+    folder: Path = options.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    images.fill_context(image, folder)
+    print(folder)
     return 0
 
 

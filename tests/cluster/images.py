@@ -10,8 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -55,10 +54,14 @@ def build(image: Image) -> Path:
     if archive.exists():
         return archive
     archive.parent.mkdir(parents=True, exist_ok=True)
-    with step(f"image {image.reference} is built"), _context(image) as context:
+    with (
+        step(f"image {image.reference} is built"),
+        tempfile.TemporaryDirectory(prefix="wasmpool-image-") as directory,
+    ):
+        fill_context(image, Path(directory))
         half_written = archive.with_suffix(".new")
         half_written.unlink(missing_ok=True)
-        _buildah("bud", "--layers", "--build-arg", f"BASE={base}", "--tag", image.reference, str(context))
+        _buildah("bud", "--layers", "--build-arg", f"BASE={base}", "--tag", image.reference, directory)
         _buildah("push", image.reference, f"oci-archive:{half_written}:{image.reference}")
         half_written.replace(archive)
     for old in archive.parent.glob(f"{image.name}-*.tar"):
@@ -128,16 +131,14 @@ def _base() -> str:
     return reference
 
 
-@contextmanager
-def _context(image: Image) -> Generator[Path]:
-    """The build context that the Containerfile describes, in a temporary directory."""
-    with tempfile.TemporaryDirectory(prefix="wasmpool-image-") as directory:
-        context = Path(directory)
-        shutil.copy(ROOT / image.folder / "Containerfile", context / "Containerfile")
-        shutil.copy(ROOT / "requirements" / image.requirements, context / "requirements.txt")
-        shutil.copytree(_third_party(image), context / "third-party")
-        _own_wheels(image, context)
-        yield context
+def fill_context(image: Image, context: Path) -> None:
+    """What the Containerfile says its build context is, into a folder that is there and empty."""
+    if any(context.iterdir()):
+        raise ClusterError(f"{context} is not empty")
+    shutil.copy(ROOT / image.folder / "Containerfile", context / "Containerfile")
+    shutil.copy(ROOT / "requirements" / image.requirements, context / "requirements.txt")
+    shutil.copytree(_third_party(image), context / "third-party")
+    _own_wheels(image, context)
 
 
 def _third_party(image: Image) -> Path:
