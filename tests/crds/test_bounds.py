@@ -34,6 +34,8 @@ def outside(field: Field) -> Iterator[Outside]:
     """A value outside of each bound."""
     start, found = start_of(field), field.schema
     if "{}" in field.path:
+        if "pattern" in found:
+            yield Outside(start, field.path.removesuffix("{}"), "pattern of values", {"k": "no\n="})
         return
     path = field.path.replace("[]", "[0]")
     for name, index in (("valueFrom.configMapKeyRef", 1), ("valueFrom.secretKeyRef", 2)):

@@ -80,6 +80,7 @@ SELECTORS = {
     "spec.tenancy.allowedNamespaces.selector": "instancepool",
     "spec.run.http.ingress.selector": "wasmworkload-http",
 }
+NO_LABELS = ("", "a b", "-a", "a/", "/a", "A.example.com/b", "a/b/c", "a" * 64)
 QUOTA = "spec.tenancy.quotas[0].namespaceSelector.matchExpressions"
 
 RULES: Mapping[str, list[Case]] = {
@@ -177,6 +178,34 @@ RULES: Mapping[str, list[Case]] = {
     "InstancePool.spec.runtime.requestDeadline#0": [
         pool({"spec.runtime.requestDeadline": given}, f"runtime.requestDeadline is {given}; more than zero is wanted")
         for given in ("0s", "0h0m0.00s")
+    ],
+    "InstancePool.spec.runtime.requestDeadline#1": [
+        pool({"spec.runtime.requestDeadline": given}, f"runtime.requestDeadline is {given}; at most 24h is allowed")
+        for given in ("24h1ms", "24h0.000000001s", "1441m", "9999h999999m99999999s999999999ms")
+    ],
+    "InstancePool.spec.nodeSelector#0": [
+        pool({"spec.nodeSelector": {key: ""}}, "nodeSelector has a key that no label has") for key in NO_LABELS
+    ],
+    "InstancePool.spec.agent.podLabels#0": [
+        pool({"spec.agent.podLabels": {key: ""}}, "agent.podLabels has a key that no label has") for key in NO_LABELS
+    ],
+    **{
+        f"InstancePool.spec.agent.resources.{part}.memory#0": [
+            pool(
+                {f"spec.agent.resources.{part}": {"memory": given}},
+                f"agent.resources memory is {given}; at most 64Ti is allowed",
+            )
+            for given in ("65Ti", "9223372036854775807Ei", 70368744177665)
+        ]
+        for part in ("limits", "requests")
+    },
+    "WasmWorkload.spec.placement.nodeSelector#0": [
+        command({"spec.placement.nodeSelector": {key: ""}}, "placement.nodeSelector has a key that no label has")
+        for key in NO_LABELS
+    ],
+    "WasmWorkload.spec.run.http.deadline#1": [
+        http({"spec.run.http.deadline": given}, f"http.deadline is {given}; at most 24h is allowed")
+        for given in ("24h1ms", "86401s")
     ],
     "InstancePool.spec.tenancy.allowedNamespaces.selector.matchExpressions[]#0": expressions(
         "spec.tenancy.allowedNamespaces.selector.matchExpressions", "instancepool"
@@ -316,6 +345,9 @@ TAKEN: Mapping[str, Case] = {
     "the most guarded slots": pool({"spec.instanceLimits.count": 21_539}, ""),
     "the most base pages": pool({"spec.instanceLimits.count": 21_591, "spec.allocation": {"backing": "BasePages"}}, ""),
     "the most compact slots": pool({"spec.instanceLimits.count": 100_000, SPACE: "2Gi"}, ""),
+    "a day for a request": pool({"spec.runtime.requestDeadline": "23h59m59s1000ms"}, ""),
+    "keys of labels": pool({"spec.nodeSelector": {"disk": "a_b.C", "example.com/" + "a" * 63: "", "A_b.c": ""}}, ""),
+    "an agent of 64 TiB": pool({"spec.agent.resources": {"limits": {"memory": "64Ti"}}}, ""),
     "ports around the agent's": pool({PORTS: "9465-65535"}, ""),
     "one port": pool({PORTS: "1024-1024"}, ""),
     "no instances with a minimum": command({"spec.instances": 0, "spec.minInstances": 2}, ""),
