@@ -39,6 +39,23 @@ VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
         ({"operator": {"resources": {"limit": {}}}}, "/operator/resources", "'limit' not allowed"),
         ({"operator": {"tolerations": [{"effect": "Never"}]}}, "/operator/tolerations/0/effect", "must be one of"),
         ({"operator": {"podLabels": {"a": "b c"}}}, "/operator/podLabels/a", "does not match pattern"),
+        (
+            {"operator": {"podLabels": {"app.kubernetes.io/instance": "x"}}},
+            "/operator/podLabels/app.kubernetes.io~1instance",
+            "false schema",
+        ),
+        ({"commonLabels": {"app.kubernetes.io/name": "foo"}}, "/commonLabels/app.kubernetes.io~1name", "false schema"),
+        ({"commonLabels": {"helm.sh/chart": "foo"}}, "/commonLabels/helm.sh~1chart", "false schema"),
+        (
+            {"commonLabels": {"rbac.authorization.k8s.io/aggregate-to-edit": "true"}},
+            "/commonLabels/rbac.authorization.k8s.io~1aggregate-to-edit",
+            "false schema",
+        ),
+        (
+            {"operator": {"podAnnotations": {"kubectl.kubernetes.io/default-container": "x"}}},
+            "/operator/podAnnotations/kubectl.kubernetes.io~1default-container",
+            "false schema",
+        ),
         ({"operator": {"networkPolicy": {"apiServerCIDRs": ["10.0.0.1"]}}}, "/apiServerCIDRs/0", "does not match"),
         ({"operator": {"networkPolicy": {"apiServerPorts": [0]}}}, "/apiServerPorts/0", "minimum: got 0, want 1"),
         ({"agent": {"image": {"pullPolicy": "Always"}}}, "/agent/image", "'pullPolicy' not allowed"),

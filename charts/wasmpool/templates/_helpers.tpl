@@ -11,16 +11,18 @@ app.kubernetes.io/name: wasmpool-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* Labels of every object. `component` is the operator's name or what the object is for. */}}
-{{- define "wasmpool.labels" -}}
+{{/* Labels that the chart sets itself. */}}
+{{- define "wasmpool.ownLabels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/part-of: wasmpool
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{ include "wasmpool.selectorLabels" . }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
 {{- end }}
+
+{{/* Labels of every object; its own win, for selectors go by them. */}}
+{{- define "wasmpool.labels" -}}
+{{- merge (include "wasmpool.ownLabels" . | fromYaml) (.Values.commonLabels | default dict) | toYaml }}
 {{- end }}
 
 {{/* repository:tag or repository@digest; called with (list <image values> <chart>). */}}
