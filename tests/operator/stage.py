@@ -227,6 +227,19 @@ class Stage:
             }
         )  # fmt: skip
 
+    def stranger(self, node: str, huge_pages: str) -> Object:
+        """Somebody else's pod on the node."""
+        amounts = {"hugepages-2Mi": huge_pages, "memory": "1Mi"}
+        container = {"name": "it", "image": "x", "resources": {"requests": amounts, "limits": amounts}}
+        return self.api.create(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": "stranger", "namespace": self.namespace},
+                "spec": {"nodeName": node, "containers": [container]},
+            }
+        )
+
     def pod_status(self, pod: Object, **status: Any) -> None:
         """Plays the kubelet."""
         self.api.patch("Pod", self.namespace, pod["metadata"]["name"], {"status": status}, "status")

@@ -103,7 +103,7 @@ def test_huge_pages_that_another_pool_took_are_counted(stage: Stage) -> None:
     until(lambda: stage.get("InstancePool", "second").get("status", {}).get("unreadyNodes"))
     (unready,) = stage.get("InstancePool", "second")["status"]["unreadyNodes"]
     assert unready["message"] == (
-        f"node {node}: 64Mi of hugepages-2Mi allocatable, 48Mi of it taken by other pools, "
+        f"node {node}: 64Mi of hugepages-2Mi allocatable, 48Mi of it taken by other pods, "
         "pool second needs 48Mi (24 pages)"
     )
 
@@ -181,6 +181,36 @@ def test_a_new_shape_that_does_not_fit_leaves_the_old_agent_alone(stage: Stage) 
     assert degraded["reason"] == "InsufficientHugePages"
     assert "64Mi of hugepages-2Mi allocatable, pool web needs 100Mi (50 pages)" in degraded["message"]
     assert "deletionTimestamp" not in stage.get("Pod", agent.pod)["metadata"]
+
+
+def test_a_new_shape_that_does_not_fit_beside_somebody_elses_pod_leaves_the_old_agent_alone(stage: Stage) -> None:
+    stage.pool()
+    agent = stage.agent(stage.node("n1", "64Mi"))
+    stage.daemon_set_wants(1)
+    until(lambda: stage.pool_condition("Ready").get("status") == "True")
+    stage.stranger(agent.node, "40Mi")
+    stage.api.patch("InstancePool", stage.namespace, "web", {"spec": {"instanceLimits": {"count": 40}}})
+    until(lambda: stage.daemon_set()["metadata"]["generation"] == 2)
+    stage.daemon_set_wants(1)
+    degraded = until(lambda: (it := stage.pool_condition("Degraded")).get("status") == "True" and it)
+    assert degraded["reason"] == "InsufficientHugePages"
+    assert "64Mi of hugepages-2Mi allocatable, 40Mi of it taken by other pods, " in degraded["message"]
+    assert "pool web needs 40Mi (20 pages)" in degraded["message"]
+    assert "deletionTimestamp" not in stage.get("Pod", agent.pod)["metadata"]
+
+
+def test_what_somebody_elses_pod_has_taken_is_known_from_the_scheduler_while_the_pod_is_pending(stage: Stage) -> None:
+    stage.pool(instanceLimits={"count": 40, "addressSpaceSize": "1Gi"})
+    node = stage.node("n1", "64Mi")
+    stage.stranger(node, "40Mi")
+    said = "0/1 nodes are available: 1 Insufficient hugepages-2Mi."
+    pending = stage.pod(node, pending=True)
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}
+    scheduled["lastTransitionTime"] = "2026-01-01T00:00:00Z"
+    stage.pod_status(pending, conditions=[scheduled])
+    unready = until(lambda: [it for it in stage.unready_nodes() if it["reason"] == "InsufficientHugePages"])
+    assert f"node {node}: 64Mi of hugepages-2Mi allocatable, pool web needs 40Mi (20 pages)" in unready[0]["message"]
+    assert said in unready[0]["message"]
 
 
 def test_what_has_a_childs_name_but_is_not_the_pools_is_never_adopted(stage: Stage) -> None:

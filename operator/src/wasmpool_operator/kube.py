@@ -58,10 +58,11 @@ class KubeCluster:
         return await self._request("GET", resource.path(namespace, name), absent_is_none=True)
 
     async def list_pages(
-        self, resource: Resource, *, namespace: str = "", label_selector: str = ""
+        self, resource: Resource, *, namespace: str = "", label_selector: str = "", field_selector: str = ""
     ) -> AsyncIterator[Page]:
         """See `ports.Cluster`."""
-        query = {"limit": str(PAGE_SIZE)} | ({"labelSelector": label_selector} if label_selector else {})
+        selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
+        query = {"limit": str(PAGE_SIZE)} | {name: text for name, text in selectors.items() if text}
         while True:
             body = await self._must("GET", resource.path(namespace), query=query)
             metadata = body.get("metadata", {})

@@ -33,11 +33,15 @@ NAME_RECHECK_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`steps` in their order. `draining`: ready nodes whose agent waits to be replaced. No `status` without a pool."""
+    """`steps` in their order. `draining`: ready nodes whose agent waits to be replaced. No `status` without a pool.
+
+    `to_survey`: see `pool.plan.PoolPlan`.
+    """
 
     steps: Sequence[Step]
     members: Sequence[Member] = ()
     draining: frozenset[str] = frozenset()
+    to_survey: frozenset[str] = frozenset()
     status: InstancePoolStatus | None = None
     recheck_seconds: float | None = None
 
@@ -65,6 +69,7 @@ def plan(observed: Observed, settings: AgentSettings, *, write_refused: Problem 
         steps=_steps(observed, pool_plan, workloads),
         members=found,
         draining=draining,
+        to_survey=pool_plan.to_survey,
         status=pool_status(
             pool,
             found,

@@ -78,7 +78,9 @@ class Cluster(Protocol):
         """The object, or None where there is none."""
         ...
 
-    def list_pages(self, resource: Resource, *, namespace: str = "", label_selector: str = "") -> AsyncIterator[Page]:
+    def list_pages(
+        self, resource: Resource, *, namespace: str = "", label_selector: str = "", field_selector: str = ""
+    ) -> AsyncIterator[Page]:
         """Everything that matches, a page at a time; at least one page."""
         ...
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
+from wasmpool_api.codec import decode
 from wasmpool_api.meta import agent_name
 from wasmpool_api.reasons import PoolReason
 from wasmpool_operator.actions import Step
@@ -12,11 +13,11 @@ from wasmpool_operator.cache import Cache
 from wasmpool_operator.metrics import Metrics
 from wasmpool_operator.plan import Plan, plan, status_action
 from wasmpool_operator.pool.manifests import AgentSettings
-from wasmpool_operator.pool.observe import Memory, observe
+from wasmpool_operator.pool.observe import Memory, Survey, huge_pages_of, managed, observe
 from wasmpool_operator.pool.plan import Problem
 from wasmpool_operator.ports import Cluster, Conflict, NotServedYet, Refused
-from wasmpool_operator.resources import DAEMON_SETS, ROLE_BINDINGS, SERVICE_ACCOUNTS
-from wasmpool_operator.views import PoolKey, controlled_by
+from wasmpool_operator.resources import DAEMON_SETS, PODS, ROLE_BINDINGS, SERVICE_ACCOUNTS
+from wasmpool_operator.views import Pod, PoolKey, controlled_by
 
 CONFLICT_RETRY_SECONDS = 0.2
 NOT_SERVED_YET_RETRY_SECONDS = 1.0
@@ -61,6 +62,12 @@ class Reconciler:
         await self._look_up_names(key, memory)
         observed = observe(self._cache, memory, key, self._clock())
         found = plan(observed, self._settings)
+        if found.to_survey:
+            # Those that turn out not to fit leave their place to others, which are surveyed in their turn.
+            for node in sorted(found.to_survey):
+                memory.surveys[node] = await self._survey(node)
+            observed = observe(self._cache, memory, key, self._clock())
+            found = plan(observed, self._settings)
         memory.drain_since = {name: memory.drain_since.get(name, observed.now) for name in found.draining}
         try:
             wrote = await self._applier.apply(found.steps, memory)
@@ -72,7 +79,7 @@ class Reconciler:
         if observed.pool is None:
             del self._memories[key]
         # What was written may allow the next thing; its echo on the watch is no news to the cache and won't come here.
-        return 0.0 if wrote else found.recheck_seconds
+        return 0.0 if wrote or found.to_survey else found.recheck_seconds
 
     async def _publish(self, key: PoolKey, found: Plan, memory: Memory) -> None:
         pool = self._cache.pools.get(key.namespace, key.name)
@@ -83,6 +90,20 @@ class Reconciler:
         action = status_action(pool, found.status)
         if action is not None:
             await self._applier.apply((Step("pool status", (action,)),), memory)
+
+    async def _survey(self, node: str) -> Survey:
+        """What others' pods take of a node's huge pages. They are not watched: there may be a hundred thousand."""
+        taken: dict[str, int] = {}
+        async for page in self._cluster.list_pages(PODS, field_selector=f"spec.nodeName={node}"):
+            for manifest in page.items:
+                # NB: what others write into conditions must not stop us; of the status the phase is enough.
+                phase = manifest.get("status", {}).get("phase", "")
+                pod = decode(Pod, manifest | {"status": {"phase": phase}})
+                if managed(pod):
+                    continue
+                for resource, amount in huge_pages_of(pod).items():
+                    taken[resource] = taken.get(resource, 0) + amount
+        return Survey(self._clock(), taken)
 
     async def _look_up_names(self, key: PoolKey, memory: Memory) -> None:
         """Reads what may stand in the way of the pool's children: others' objects don't carry our label."""

@@ -80,6 +80,7 @@ class Container(msgspec.Struct, frozen=True, rename="camel"):
 
     name: str
     resources: Resources = Resources()
+    restart_policy: str = ""
 
 
 class FieldRequirement(msgspec.Struct, frozen=True, rename="camel"):
@@ -120,6 +121,8 @@ class PodSpec(msgspec.Struct, frozen=True, rename="camel"):
     node_name: str = ""
     affinity: Affinity | None = None
     containers: tuple[Container, ...] = ()
+    init_containers: tuple[Container, ...] = ()
+    resources: Resources = Resources()
 
 
 class Pod(msgspec.Struct, frozen=True, rename="camel"):
@@ -176,9 +179,12 @@ class Pod(msgspec.Struct, frozen=True, rename="camel"):
         return next((it for it in self.status.conditions if it.type == kind), None)
 
     def requests(self, resource: str) -> int:
-        """The sum of its containers' requests for a resource counted in whole units, such as hugepages-2Mi."""
-        texts = (container.resources.requests.get(resource) for container in self.spec.containers)
-        return sum(Quantity.parse(text) for text in texts if text)
+        """What the scheduler counts for it of a resource in whole units, such as hugepages-2Mi."""
+        if resource in self.spec.resources.requests:
+            return _amount(self.spec.resources, resource)
+        sidecars = [it for it in self.spec.init_containers if it.restart_policy == "Always"]
+        lasting = sum(_amount(it.resources, resource) for it in (*self.spec.containers, *sidecars))
+        return max(lasting, *(_amount(it.resources, resource) for it in self.spec.init_containers), 0)
 
 
 class DaemonSetStatus(msgspec.Struct, frozen=True, rename="camel"):
@@ -249,6 +255,16 @@ _REMOVAL_TAINTS = frozenset(
         "node.kubernetes.io/out-of-service",
     }
 )
+
+
+def _amount(resources: Resources, resource: str) -> int:
+    text = resources.requests.get(resource)
+    if not text:
+        return 0
+    try:
+        return Quantity.parse(text)
+    except ValueError:
+        return 0  # an exponent such as 2e6, which is never a whole number of huge pages
 
 
 def pool_of_labels(metadata: ObjectMeta) -> PoolKey | None:

@@ -62,7 +62,7 @@ def test_a_pending_pod_of_a_node_with_too_few_huge_pages() -> None:
 
 def test_pages_of_other_pools_are_not_free() -> None:
     member = only([pending()], [node("n1", **{"hugepages-2Mi": "10Mi"})], elsewhere=4 * 2**20)
-    assert "10Mi of hugepages-2Mi allocatable, 4Mi of it taken by other pools" in member.message
+    assert "10Mi of hugepages-2Mi allocatable, 4Mi of it taken by other pods" in member.message
 
 
 @pytest.mark.parametrize("allocatable", [{}, {"hugepages-2Mi": "0"}])

@@ -81,7 +81,7 @@ def members_of(
 ) -> tuple[Member, ...]:
     """Every node that has an agent's pod or an InstancePoolNode, by name.
 
-    `huge_pages_elsewhere`: bytes of the region's page size that pods of other pools request, per node.
+    `huge_pages_elsewhere`: bytes of the region's page size that other pods are known to request, per node.
     `absent_since`: since when a node has no pod.
     """
     pod_of: dict[str, Pod] = {}
@@ -127,7 +127,7 @@ def pages_missing(
             f"set), {needs}",
         )
     if allocatable - elsewhere < wanted:
-        taken = f", {Quantity(elsewhere)} of it taken by other pools" if elsewhere else ""
+        taken = f", {Quantity(elsewhere)} of it taken by other pods" if elsewhere else ""
         return (
             RegionReason.INSUFFICIENT_HUGE_PAGES,
             f"node {node.metadata.name}: {allocatable} of {resource} allocatable{taken}, {needs}",
@@ -165,6 +165,14 @@ def _problem(
             return missing
         scheduled = pod.condition("PodScheduled")
         said = f": {scheduled.message}" if scheduled is not None and scheduled.message else ""
+        resource = HUGE_PAGE_RESOURCE.get(shape.backing) if shape is not None and wanted else None
+        if shape is not None and resource is not None and f"Insufficient {resource}" in said:
+            has = Quantity.parse(node.status.allocatable.get(resource, "0"))
+            return (
+                RegionReason.INSUFFICIENT_HUGE_PAGES,
+                f"node {node.metadata.name}: {has} of {resource} allocatable, pool {pool} needs {Quantity(wanted)} "
+                f"({wanted // shape.page_bytes} pages), and other pods have taken too much of it{said}",
+            )
         return NodeReason.AGENT_PENDING, f"agent pod {name} is not scheduled{said}"
     if pod.agent is not None and (trouble := _container_trouble(name, pod.agent)) is not None:
         return trouble

@@ -4,15 +4,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from wasmpool_api.instance_pool import InstancePool
+from wasmpool_api.instance_pool import HUGE_PAGE_RESOURCE, InstancePool
 from wasmpool_api.instance_pool_node import InstancePoolNode
-from wasmpool_api.meta import ObjectMeta, agent_name
+from wasmpool_api.meta import MANAGED_BY, MANAGED_BY_LABEL, ObjectMeta, agent_name
 from wasmpool_api.placement import Claim
 from wasmpool_api.wasm_workload import WasmWorkload
 from wasmpool_operator.cache import Cache
 from wasmpool_operator.ports import Manifest, Resource
 from wasmpool_operator.promises import Ledger
 from wasmpool_operator.views import DaemonSet, Node, Pod, PoolKey, pool_of_labels
+
+SURVEY_SECONDS = 20.0
+"""How long it is believed what others' pods took of a node."""
 
 ChildKey = tuple[Resource, str]
 """A child of the pool by its kind and name."""
@@ -26,6 +29,14 @@ class Sent:
     mark: str
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Bytes of huge pages by resource that pods which wasmpool did not make requested on a node at `at`."""
+
+    at: datetime
+    taken: Mapping[str, int]
+
+
 @dataclass(slots=True)
 class Memory:
     """What this process remembers of a pool between reconciles. All of it may be lost: it only makes us slower."""
@@ -34,6 +45,7 @@ class Memory:
     sent: dict[ChildKey, Sent] = field(default_factory=dict[ChildKey, Sent])
     absent_since: dict[str, datetime] = field(default_factory=dict[str, datetime])
     drain_since: dict[str, datetime] = field(default_factory=dict[str, datetime])
+    surveys: dict[str, Survey] = field(default_factory=dict[str, Survey])
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +73,9 @@ class Observed:
     namespace_labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     workloads: tuple[WasmWorkload, ...] = ()
     huge_page_requests: Mapping[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
-    """Bytes by node and resource, of the pods of all other pools."""
+    """Bytes by node and resource, of the pods of all other pools, and of others' pods on the nodes in `surveyed`."""
+    surveyed: frozenset[str] = frozenset()
+    """Nodes of which it is known what pods that wasmpool did not make take; nobody else's pods are watched."""
     promised: Mapping[str, Mapping[Claim, int] | None] = field(default_factory=dict[str, Mapping[Claim, int] | None])
     """By the name of the InstancePoolNode."""
     sent: Mapping[ChildKey, Sent] = field(default_factory=dict[ChildKey, Sent])
@@ -86,6 +100,10 @@ def observe(cache: Cache, memory: Memory, key: PoolKey, now: datetime) -> Observ
     pool_nodes = cache.pool_nodes.of_pool(key)
     pods = cache.pods.of_pool(key)
     _remember(memory, pool_nodes, pods, now)
+    huge_page_requests = _huge_page_requests(cache.pods, key)
+    for node, survey in memory.surveys.items():
+        for resource, amount in survey.taken.items():
+            huge_page_requests[node, resource] = huge_page_requests.get((node, resource), 0) + amount
     name = agent_name(key.name)
     tables = (cache.service_accounts, cache.role_bindings, cache.daemon_sets)
     children = {
@@ -107,7 +125,8 @@ def observe(cache: Cache, memory: Memory, key: PoolKey, now: datetime) -> Observ
         nodes={node.metadata.name: node for node in cache.nodes},
         namespace_labels={it.metadata.name: it.metadata.labels for it in cache.namespaces},
         workloads=tuple(it for it in cache.workloads.of_pool(key) if it.metadata.deletion_timestamp is None),
-        huge_page_requests=_huge_page_requests(cache.pods, key),
+        huge_page_requests=huge_page_requests,
+        surveyed=frozenset(memory.surveys),
         promised={it.metadata.name: memory.ledger.promised(it) for it in pool_nodes},
         sent=dict(memory.sent),
         absent_since=dict(memory.absent_since),
@@ -128,17 +147,32 @@ def _remember(memory: Memory, pool_nodes: Iterable[InstancePoolNode], pods: Iter
     memory.ledger.forget(uids)
     for name in [name for name in memory.absent_since if name in with_pod or name not in known]:
         del memory.absent_since[name]
+    for name in [name for name, survey in memory.surveys.items() if (now - survey.at).total_seconds() > SURVEY_SECONDS]:
+        del memory.surveys[name]
+
+
+def managed(pod: Pod) -> bool:
+    """Whether it is some pool's agent."""
+    return pod.metadata.labels.get(MANAGED_BY_LABEL) == MANAGED_BY
+
+
+def huge_pages_of(pod: Pod) -> Mapping[str, int]:
+    """Bytes of huge pages that it holds on its node, by resource."""
+    if pod.finished or not pod.spec.node_name:
+        return {}
+    found = {resource: pod.requests(resource) for resource in HUGE_PAGE_RESOURCE.values()}
+    return {resource: amount for resource, amount in found.items() if amount}
 
 
 def _huge_page_requests(pods: Iterable[Pod], key: PoolKey) -> dict[tuple[str, str], int]:
     taken: dict[tuple[str, str], int] = {}
     for pod in pods:
-        if pod.finished or not pod.spec.node_name or _is_of(pod, key):
+        # NB: a watch brings everybody's pods, a list only our own: others' are counted by a survey alone.
+        if not managed(pod) or _is_of(pod, key):
             continue
-        for resource in ("hugepages-2Mi", "hugepages-1Gi"):
-            if amount := pod.requests(resource):
-                at = (pod.spec.node_name, resource)
-                taken[at] = taken.get(at, 0) + amount
+        for resource, amount in huge_pages_of(pod).items():
+            at = (pod.spec.node_name, resource)
+            taken[at] = taken.get(at, 0) + amount
     return taken
 
 

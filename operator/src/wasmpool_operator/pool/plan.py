@@ -11,7 +11,7 @@ from wasmpool_operator.actions import Action, Apply, Create, Delete
 from wasmpool_operator.pool import manifests
 from wasmpool_operator.pool.manifests import CONFIG_ANNOTATION, AgentSettings
 from wasmpool_operator.pool.members import Member, members_of, pages_missing
-from wasmpool_operator.pool.observe import Observed
+from wasmpool_operator.pool.observe import SURVEY_SECONDS, Observed
 from wasmpool_operator.ports import Manifest
 from wasmpool_operator.resources import (
     CONFIG_MAPS,
@@ -50,7 +50,8 @@ class PoolPlan:
     """What to do about a pool's agents.
 
     `replacing`: nodes whose outdated agent goes next, as soon as what can move has moved. `refused_nodes`: outdated
-    ones that can't be replaced, and why. `recheck_seconds`: when to look again although nothing may have happened.
+    ones that can't be replaced, and why. `to_survey`: nodes whose agent can only be replaced once it is known what
+    others' pods take of their huge pages. `recheck_seconds`: when to look again although nothing may have happened.
     """
 
     children: Sequence[Action] = ()
@@ -58,6 +59,7 @@ class PoolPlan:
     removals: Sequence[Action] = ()
     gone_nodes: frozenset[str] = frozenset()
     replacing: Mapping[str, Member] | None = None
+    to_survey: frozenset[str] = frozenset()
     refused_nodes: Mapping[str, str] | None = None
     recheck_seconds: float | None = None
 
@@ -119,7 +121,9 @@ def plan_pool(observed: Observed, agents: Agents, members: Sequence[Member]) -> 
     pool = observed.pool
     assert pool is not None  # noqa: S101 - see above
     gone, recheck = _gone_nodes(observed, members)
-    replacing, refused = _replacements(observed, pool, agents, members)
+    replacing, refused, to_survey = _replacements(observed, pool, agents, members)
+    if refused:
+        recheck = min(recheck or SURVEY_SECONDS, SURVEY_SECONDS)  # others' pods are not watched
     return PoolPlan(
         children=tuple(_children(observed, agents)),
         new_nodes=tuple(
@@ -143,6 +147,7 @@ def plan_pool(observed: Observed, agents: Agents, members: Sequence[Member]) -> 
         ),
         gone_nodes=frozenset(gone),
         replacing=replacing,
+        to_survey=to_survey,
         refused_nodes=refused,
         recheck_seconds=recheck,
     )
@@ -222,9 +227,10 @@ def _gone_nodes(observed: Observed, members: Sequence[Member]) -> tuple[dict[str
 
 def _replacements(
     observed: Observed, pool: InstancePool, agents: Agents, members: Sequence[Member]
-) -> tuple[dict[str, Member], dict[str, str]]:
+) -> tuple[dict[str, Member], dict[str, str], frozenset[str]]:
     replacing: dict[str, Member] = {}
     refused: dict[str, str] = {}
+    to_survey: set[str] = set()
     down = sum(not member.ready for member in members)
     budget = unavailable_allowed(pool, desired_nodes(observed, members)) - down
     resource = HUGE_PAGE_RESOURCE.get(agents.shape.backing)
@@ -242,8 +248,12 @@ def _replacements(
             refused[member.name] = missing[1]
         elif budget > 0:
             budget -= 1
-            replacing[member.name] = member
-    return replacing, refused
+            grows = resource is not None and _region_bytes(agents) > member.pod.requests(resource)
+            if grows and member.name not in observed.surveyed:
+                to_survey.add(member.name)
+            else:
+                replacing[member.name] = member
+    return replacing, refused, frozenset(to_survey)
 
 
 def _region_bytes(agents: Agents) -> int:
