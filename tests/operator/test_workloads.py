@@ -305,6 +305,58 @@ def test_an_index_that_was_out_on_a_lost_agent_is_not_run_twice(stage: Stage) ->
     assert finished["message"] == "1 succeeded, 1 failed"
 
 
+def outdated(stage: Stage) -> None:
+    """Changes what every agent has to know, and plays the DaemonSet's controller seeing it."""
+    before = stage.daemon_set()["metadata"]["generation"]
+    stage.api.patch("InstancePool", stage.namespace, "web", {"spec": {"agent": {"image": "other"}}})
+    until(lambda: stage.daemon_set()["metadata"]["generation"] > before)
+    stage.daemon_set_wants(len(stage.agents))
+    until(lambda: stage.pool_condition("Reconciling").get("reason") == "ReplacingAgents")
+
+
+def unready(stage: Stage, agents: list[Agent]) -> None:
+    """Their readiness probe fails for a moment; what they run goes on."""
+    for agent in agents:
+        stage.pod_ready(stage.get("Pod", agent.pod), ready=False)
+    until(lambda: len(stage.unready_nodes()) == len(agents))
+
+
+def deleted(stage: Stage, agents: list[Agent]) -> list[str]:
+    return [it.node for it in agents if "deletionTimestamp" in stage.get("Pod", it.pod).get("metadata", {})]
+
+
+def test_agents_that_are_unready_for_a_moment_are_not_all_replaced_at_once(stage: Stage) -> None:
+    agents = ready_pool(stage, nodes=3)
+    stage.workload("serves", instances=3, placement={"maxPerNode": 1})
+    stage.play(lambda: ready(stage, "serves"))
+    unready(stage, agents)
+    outdated(stage)
+    time.sleep(2)
+    assert deleted(stage, agents) == []
+
+
+def test_a_run_that_can_not_be_moved_keeps_its_agent_though_that_is_unready_for_a_moment(stage: Stage) -> None:
+    pinned, other = ready_pool(stage, nodes=2)
+    stage.workload("once", command={"restartPolicy": "Never"}, placement={"maxPerNode": 1})
+    stage.play(lambda: ready(stage, "once"))
+    if not pinned.slots_of("once"):
+        pinned, other = other, pinned
+    unready(stage, [pinned])
+    outdated(stage)
+    time.sleep(2)
+    assert deleted(stage, [pinned]) == []
+    pinned.states["once"] = {"state": "Succeeded", "completed": "0", "usedSlots": 0}
+    pinned.obey()
+    until(lambda: deleted(stage, [pinned]), why="its run is done")
+
+
+def test_an_unready_agent_that_runs_nothing_is_replaced_at_once(stage: Stage) -> None:
+    agents = ready_pool(stage, nodes=3)
+    unready(stage, agents)
+    outdated(stage)
+    until(lambda: len(deleted(stage, agents)) == 3)
+
+
 def test_a_retried_run_goes_out_again_when_its_node_is_gone(stage: Stage) -> None:
     first, second = ready_pool(stage, nodes=2)
     command = {"restartPolicy": "OnFailure"}

@@ -33,9 +33,9 @@ NAME_RECHECK_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`steps` in their order. `draining`: ready nodes whose agent waits to be replaced. No `status` without a pool.
+    """`steps` in their order. `draining`: nodes whose agent waits to be replaced and may still run something.
 
-    `to_survey`: see `pool.plan.PoolPlan`.
+    No `status` without a pool. `to_survey`: see `pool.plan.PoolPlan`.
     """
 
     steps: Sequence[Step]
@@ -58,7 +58,7 @@ def plan(observed: Observed, settings: AgentSettings, *, write_refused: Problem 
     found = members(observed, agents)
     pool_plan = plan_pool(observed, agents, found) if agents is not None and problem is None else PoolPlan()
     replacing = pool_plan.replacing or {}
-    draining = frozenset(name for name, member in replacing.items() if member.ready)
+    draining = frozenset(name for name, member in replacing.items() if member.ready or not member.empty)
     workloads = plan_workloads(observed, found, replacing=draining, gone_nodes=pool_plan.gone_nodes)
     rechecks = [it for it in (pool_plan.recheck_seconds, workloads.recheck_seconds) if it is not None]
     if draining:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from wasmpool_api.instance_pool import HUGE_PAGE_RESOURCE, Backing
-from wasmpool_api.instance_pool_node import InstancePoolNode, InstancePoolNodeStatus
+from wasmpool_api.instance_pool_node import InstancePoolNode, InstancePoolNodeStatus, WorkloadState
 from wasmpool_api.meta import Condition
 from wasmpool_api.placement import NodeState
 from wasmpool_api.quantities import Quantity
@@ -56,6 +56,16 @@ class Member:
     def region(self) -> Condition | None:
         """What the agent says of its region."""
         return condition_of(self.status.conditions, "RegionReserved") if self.status is not None else None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is lost with its agent: it is lost already, never had a region, or says that nothing runs."""
+        if self.lost or self.status is None or self.status.slots is None or not _true(self.region):
+            return True
+        # NB: an agent may publish its used slots late, never the state.
+        return not self.status.slots.used and all(
+            it.state is not WorkloadState.RUNNING and not it.used_slots for it in self.status.workloads
+        )
 
     def state(self, *, draining: bool) -> NodeState:
         """What placement may do with it."""

@@ -167,7 +167,7 @@ def replacement_deletions(
         assert member.pod is not None  # noqa: S101 - only nodes with a pod are replaced
         waited = (observed.now - observed.drain_since.get(name, observed.now)).total_seconds()
         busy = name in moving or name in pinned
-        if member.ready and busy and waited < DRAIN_TIMEOUT_SECONDS:
+        if busy and waited < DRAIN_TIMEOUT_SECONDS:
             continue
         metadata = member.pod.metadata
         yield Delete(PODS, metadata.namespace, metadata.name, metadata.uid, "its template is outdated")
@@ -233,21 +233,24 @@ def _replacements(
     to_survey: set[str] = set()
     down = sum(not member.ready for member in members)
     budget = unavailable_allowed(pool, desired_nodes(observed, members)) - down
+    crowded = budget < 0
     resource = HUGE_PAGE_RESOURCE.get(agents.shape.backing)
     elsewhere = _elsewhere(observed, resource)
     for member in members:
         if member.updated or member.pod is None or member.pod.deleting or member.node is None:
             continue
-        if not member.ready:
+        if not member.ready and member.empty:
             replacing[member.name] = member  # nothing is lost by it, so it costs no budget
             continue
+        if not member.ready and crowded:
+            continue  # more nodes are down than may be: it may come back, and its instances may still run
         missing = pages_missing(
             observed.key.name, member.node, agents.shape, _region_bytes(agents), elsewhere.get(member.name, 0)
         )
         if missing is not None:
             refused[member.name] = missing[1]
-        elif budget > 0:
-            budget -= 1
+        elif budget > 0 or not member.ready:
+            budget -= member.ready  # one that is not ready is counted in `down` already
             grows = resource is not None and _region_bytes(agents) > member.pod.requests(resource)
             if grows and member.name not in observed.surveyed:
                 to_survey.add(member.name)

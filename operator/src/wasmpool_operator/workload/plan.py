@@ -88,7 +88,7 @@ def plan_workloads(
     )
     sheets = _sheets(assessments, requests, placements, counted, index, staying, states)
     standings = [_standing(it, requests[it.workload.metadata.uid], placements, counted, index) for it in assessments]
-    return _assembled(observed, pool, members, staying, standings, sheets, requests, placements, states)
+    return _assembled(observed, pool, members, staying, standings, sheets, requests, placements, states, replacing)
 
 
 def _requests(
@@ -161,6 +161,7 @@ def _assembled(
     requests: Mapping[str, Sequence[Request]],
     placements: Mapping[Claim, Placement],
     states: Mapping[str, NodeState],
+    replacing: frozenset[str],
 ) -> WorkloadPlan:
     records: list[Action] = []
     statuses: list[Action] = []
@@ -169,7 +170,7 @@ def _assembled(
         if action is not None:
             (records if standing.must_be_recorded else statuses).append(action)
     referenced = _referenced(observed.pool_nodes, standings, sheets, members)
-    moving, pinned = _movements(requests, placements, states)
+    moving, pinned = _movements(requests, placements, states, replacing)
     return WorkloadPlan(
         revisions=tuple(
             revisions.missing(
@@ -251,7 +252,10 @@ def _referenced(
 
 
 def _movements(
-    requests: Mapping[str, Sequence[Request]], placements: Mapping[Claim, Placement], states: Mapping[str, NodeState]
+    requests: Mapping[str, Sequence[Request]],
+    placements: Mapping[Claim, Placement],
+    states: Mapping[str, NodeState],
+    replacing: frozenset[str],
 ) -> tuple[frozenset[str], frozenset[str]]:
     moving: set[str] = set()
     pinned: set[str] = set()
@@ -259,10 +263,11 @@ def _movements(
         for request in found:
             slots = placements[request.claim].slots
             draining = [name for name in slots if states.get(name) is NodeState.DRAINING]
-            if not draining:
-                continue
             if not request.movable:
-                pinned.update(draining)
+                # An agent that is not ready for a moment runs what it runs all the same.
+                pinned.update(draining, replacing.intersection(slots))
+                continue
+            if not draining:
                 continue
             elsewhere = {name: count for name, count in slots.items() if name not in draining}
             running = sum(min(count, request.running.get(name, 0)) for name, count in elsewhere.items())
