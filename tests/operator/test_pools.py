@@ -54,6 +54,13 @@ def test_a_pool_that_asks_for_what_this_version_can_not_do_is_stalled_by_name(st
     assert stage.api.get("DaemonSet", stage.namespace, "wasmpool-web") is None
 
 
+def test_a_field_that_the_api_server_does_not_know_stalls_the_pool(stage: Stage) -> None:
+    stage.pool(affinity={"oops": {}})
+    stalled = until(lambda: (it := stage.pool_condition("Stalled")).get("status") == "True" and it)
+    assert stalled["reason"] == "WriteRefused"
+    assert "oops" in stalled["message"]
+
+
 def test_a_child_that_somebody_removes_or_changes_comes_back(stage: Stage) -> None:
     stage.pool()
     first = stage.daemon_set()

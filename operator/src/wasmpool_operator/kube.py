@@ -177,6 +177,9 @@ def error_of(request: str, status: int, payload: bytes) -> ClusterError:
         message = str(cast("Manifest", parsed).get("message") or message)
     if status == 409:
         return Conflict(request, status, message)
+    # NB: the API server's word for a field that its schema of the kind lacks, a fault of ours and not of its own.
+    if status == 500 and "failed to create typed patch object" in message:
+        return Refused(request, status, message)
     if status == 429 or status >= 500:
         return Unavailable(request, status, message)
     # NB: OwnerReferencesPermissionEnforcement looks kinds up in a list that it reads anew every ten seconds.

@@ -2,7 +2,7 @@
 
 ClusterError
 ├── Conflict      409: somebody else changed it, or it exists already, or a JSON patch's test failed
-├── Refused       400, 403, 422: the API server won't take it; repeating it as it is won't help
+├── Refused       400, 403, 422, 500 for an unknown field: it won't be taken; repeating it as it is won't help
 └── Unavailable   429, 5xx, no connection, no answer in time: later may do
     └── NotServedYet   the API server has not noticed a new CustomResourceDefinition everywhere: seconds will do
 """

@@ -11,6 +11,10 @@ NO_MAPPING = (
     'serviceaccounts "wasmpool-small" is forbidden: cannot set blockOwnerDeletion in this case because cannot find '
     "RESTMapping for APIVersion wasmpool.dev/v1alpha1 Kind InstancePool"
 )
+UNKNOWN_FIELD = (
+    "failed to create typed patch object (team/wasmpool-web; apps/v1, Kind=DaemonSet): "
+    ".spec.template.spec.affinity.oops: field not declared in schema"
+)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +25,8 @@ NO_MAPPING = (
         (403, "User cannot patch resource", Refused),
         (403, NO_MAPPING, NotServedYet),
         (429, "too many requests", Unavailable),
+        (500, UNKNOWN_FIELD, Refused),
+        (500, "internal error", Unavailable),
         (503, "etcd has no leader", Unavailable),
         (418, "a teapot", ClusterError),
     ],
