@@ -7,7 +7,7 @@ import pytest
 from tests.unit.operator.builders import pool
 from wasmpool_api.instance_pool import InstancePool
 from wasmpool_api.quantities import Quantity
-from wasmpool_api.region import overhead_bytes_per_node, region_shape
+from wasmpool_api.region import RegionError, overhead_bytes_per_node, region_shape
 from wasmpool_operator.pool.manifests import AGENT_BASE_MEMORY, AgentSettings, template_of
 from wasmpool_operator.pool.plan import agents_of
 
@@ -47,6 +47,15 @@ def test_the_owners_memory_replaces_the_base_and_cpu_is_taken_as_it_is() -> None
     assert Quantity.parse(resources["requests"]["memory"]) == 2**30 + on_top
     assert Quantity.parse(resources["limits"]["memory"]) == 2**31 + on_top
     assert resources["limits"]["hugepages-2Mi"] == "8Mi"
+
+
+@pytest.mark.parametrize("kind", ["limits", "requests"])
+@pytest.mark.parametrize("memory", ["10E", "0.5", "much", "9223372036854775807"])
+def test_memory_that_no_machine_has_is_refused_by_its_field(kind: str, memory: str) -> None:
+    with pytest.raises(RegionError) as refused:
+        agents_of(pool(agent={"resources": {kind: {"memory": memory}}}), SETTINGS)
+    assert refused.value.path == f"spec.agent.resources.{kind}.memory"
+    assert f"{memory} is given; allowed is a whole number of bytes from 0 to 92233720" in str(refused.value)
 
 
 def test_the_agent_has_no_privilege() -> None:

@@ -24,7 +24,7 @@ from wasmpool_api.meta import (
     short_hash,
 )
 from wasmpool_api.quantities import Quantity
-from wasmpool_api.region import RegionShape, overhead_bytes_per_node
+from wasmpool_api.region import RegionError, RegionShape, overhead_bytes_per_node
 from wasmpool_operator.ports import Manifest
 from wasmpool_operator.views import Node
 
@@ -197,7 +197,8 @@ def agent_resources(spec: InstancePoolSpec, shape: RegionShape) -> dict[str, Any
     """Requests and limits of the agent's container.
 
     `spec.agent.resources` is taken as it is, but for memory: the amount there replaces `AGENT_BASE_MEMORY`, and what
-    grows with the slots (and the region itself, on base pages) comes on top.
+    grows with the slots (and the region itself, on base pages) comes on top. Raises RegionError for an amount that no
+    machine could have.
     """
     given: dict[str, dict[str, Any]] = {
         kind: dict(spec.agent.resources.get(kind) or {}) for kind in ("requests", "limits")
@@ -206,8 +207,8 @@ def agent_resources(spec: InstancePoolSpec, shape: RegionShape) -> dict[str, Any
     huge = HUGE_PAGE_RESOURCE.get(shape.backing)
     if shape.backing is Backing.BASE_PAGES:
         on_top += shape.region_bytes
-    limit_base = _memory(given["limits"])
-    request_base = _memory(given["requests"]) or limit_base or AGENT_BASE_MEMORY
+    limit_base = _memory(given, "limits", on_top)
+    request_base = _memory(given, "requests", on_top) or limit_base or AGENT_BASE_MEMORY
     limit_base = limit_base or Quantity(max(AGENT_BASE_MEMORY, request_base))
     requests = {"cpu": AGENT_CPU_REQUEST} | given["requests"] | {"memory": str(Quantity(request_base + on_top))}
     limits = given["limits"] | {"memory": str(Quantity(limit_base + on_top))}
@@ -218,8 +219,19 @@ def agent_resources(spec: InstancePoolSpec, shape: RegionShape) -> dict[str, Any
     return {"requests": requests, "limits": limits}
 
 
-def _memory(amounts: dict[str, Any]) -> Quantity | None:
-    return Quantity.parse(amounts["memory"]) if "memory" in amounts else None
+def _memory(given: dict[str, dict[str, Any]], kind: str, on_top: int) -> Quantity | None:
+    if "memory" not in given[kind]:
+        return None
+    text = str(given[kind]["memory"])
+    largest = Quantity.LARGEST - on_top
+    try:
+        amount = Quantity.parse(text)
+    except ValueError:
+        amount = None
+    if amount is None or amount > largest:
+        allowed = f"a whole number of bytes from 0 to {largest}, as 512Mi, 1G or 4096"
+        raise RegionError(f"spec.agent.resources.{kind}.memory", text, allowed)
+    return amount
 
 
 def _pod_template(pool: InstancePool, shape: RegionShape, settings: AgentSettings, config_name: str) -> dict[str, Any]:

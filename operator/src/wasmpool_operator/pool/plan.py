@@ -65,7 +65,7 @@ class PoolPlan:
 
 
 def agents_of(pool: InstancePool, settings: AgentSettings) -> Agents:
-    """Raises RegionError where the sizes don't make a region."""
+    """Raises RegionError where the sizes don't make a region, or the agents' memory no amount."""
     shape = region_shape(pool.spec)
     config = manifests.config_map(pool)
     config_name: str = config["metadata"]["name"]
