@@ -39,11 +39,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The command line. `module_reader_cluster_role`: named in messages, for owners of namespaces to bind."""
+    """The command line."""
 
     agent_image: str
     agent_cluster_role: str
-    module_reader_cluster_role: str
     lease_namespace: str
     lease_seconds: float
     listen: str
@@ -76,11 +75,6 @@ def parse(arguments: Sequence[str] | None) -> Options:
     runs.add_argument("--agent-image", required=True, help="image of the agents of pools that name none")
     runs.add_argument(
         "--agent-cluster-role", default="wasmpool-agent", help="ClusterRole that agents get in their namespace"
-    )
-    runs.add_argument(
-        "--module-reader-cluster-role",
-        default="wasmpool-module-reader",
-        help="ClusterRole that lets agents read a namespace's modules",
     )
     runs.add_argument(
         "--lease-namespace",

@@ -17,7 +17,6 @@ DAEMON_SETS: Final = Resource("apps", "v1", "daemonsets", "DaemonSet")
 CONTROLLER_REVISIONS: Final = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
 ROLE_BINDINGS: Final = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
-EVENTS: Final = Resource("events.k8s.io", "v1", "events", "Event")
 
 ALL: Final = (
     INSTANCE_POOLS,
@@ -32,7 +31,6 @@ ALL: Final = (
     CONTROLLER_REVISIONS,
     ROLE_BINDINGS,
     LEASES,
-    EVENTS,
 )
 _BY_KIND: Final = {(resource.api_version, resource.kind): resource for resource in ALL}
 

@@ -110,7 +110,11 @@ def _inspection(
     if entry is not None and entry.reason:
         return outcome(Truth.UNKNOWN, entry.reason, entry.message)
     if not any_node_ready:
-        return outcome(Truth.UNKNOWN, Waiting.NO_READY_NODES, f"pool {key} has no ready node to inspect the module on")
+        return outcome(
+            Truth.UNKNOWN,
+            Waiting.NO_READY_NODES,
+            f"pool {key} has no ready node to inspect the module on; its Ready condition says why",
+        )
     if entry is not None and entry.state is WorkloadState.PULLING:
         return outcome(Truth.UNKNOWN, Progress.PULLING, "the module is being fetched")
     return outcome(Truth.UNKNOWN, Progress.INSPECTING, "the module is being inspected")
