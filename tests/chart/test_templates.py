@@ -92,7 +92,8 @@ def test_every_object_carries_the_labels_of_the_release(helm: Helm, case: str) -
         assert labels["app.kubernetes.io/part-of"] == "wasmpool"
         if it["kind"] != "Pod":
             assert labels["app.kubernetes.io/managed-by"] == "Helm"
-            assert labels.get("team") == (MATRIX[case].get("commonLabels") or {}).get("team")
+            common: dict[str, str] = MATRIX[case].get("commonLabels") or {}
+            assert labels.get("team") == common.get("team")
 
 
 @pytest.mark.parametrize("case", MATRIX)
