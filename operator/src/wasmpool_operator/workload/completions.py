@@ -4,13 +4,14 @@ Nothing is run twice without leave: an index of a `Never` workload that was out 
 failed, for nobody can tell how far it came. An OnFailure index goes out again.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from wasmpool_api.indexes import IndexesError, format_indexes, parse_indexes
+from wasmpool_api.indexes import IndexesError
 from wasmpool_api.wasm_workload import OnNodeLost, RestartPolicy, WasmWorkload
 from wasmpool_operator.pool.members import Member
+from wasmpool_operator.workload.ranges import NONE, Ranges
 from wasmpool_operator.workload.reports import Place, Report
 
 
@@ -22,15 +23,19 @@ class Completions:
     """
 
     total: int
-    done: frozenset[int] = frozenset()
+    done: Ranges = NONE
     failed: int = 0
-    out: Mapping[tuple[str, str], frozenset[int]] = field(default_factory=dict[tuple[str, str], frozenset[int]])
+    out: Mapping[tuple[str, str], Ranges] = field(default_factory=dict[tuple[str, str], Ranges])
 
     @property
-    def left(self) -> tuple[int, ...]:
-        """Indexes that wait for a slot, in order."""
-        taken = self.done.union(*self.out.values())
-        return tuple(index for index in range(self.total) if index not in taken)
+    def open(self) -> Ranges:
+        """Indexes that are not done."""
+        return Ranges.below(self.total) - self.done
+
+    @property
+    def left(self) -> Ranges:
+        """Indexes that wait for a slot."""
+        return self.open - Ranges.union(self.out.values())
 
     @property
     def succeeded(self) -> int:
@@ -40,36 +45,34 @@ class Completions:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to be run."""
-        return self.done.issuperset(range(self.total))
+        return not self.open
 
     @property
     def text(self) -> str:
         """For status.completions."""
-        return format_indexes(self.done)
+        return str(self.done)
 
 
 def completions_of(
-    workload: WasmWorkload, reports: Iterable[Report], places: Iterable[Place], gone_nodes: Collection[str]
+    workload: WasmWorkload, reports: Sequence[Report], places: Iterable[Place], gone_nodes: Collection[str]
 ) -> Completions:
     """`gone_nodes`: names of nodes that leave the pool for good. Counts on from what status remembers."""
     total = workload.spec.instances
     never = workload.spec.restart_policy is RestartPolicy.NEVER
     rerun = workload.spec.on_node_lost is OnNodeLost.REPLACE if never else True
     moves = workload.spec.on_node_lost is not OnNodeLost.WAIT if not never else rerun
-    everything = frozenset(range(total))
-    done = set(_indexes(workload.status.completions))
+    everything = Ranges.below(total)
+    done = Ranges.union(_indexes(it) for it in (workload.status.completions, *(it.entry.completed for it in reports)))
     failed = workload.status.instances.failed if workload.status.instances is not None else 0
-    for report in reports:
-        done |= _indexes(report.entry.completed)
-        if never:
-            # Only what was not counted before: a status is read again and again until its assignment is gone.
-            new = _indexes(report.entry.failed) - done
-            done |= new
-            failed += len(new)
-    out: dict[tuple[str, str], frozenset[int]] = {}
+    if never:
+        # Only what was not counted before: a status is read again and again until its assignment is gone.
+        new = Ranges.union(_indexes(it.entry.failed) for it in reports) - done
+        done |= new
+        failed += len(new)
+    out: dict[tuple[str, str], Ranges] = {}
     for place in places:
         member, assignment = place.member, place.assignment
-        indexes = _indexes(assignment.indexes) - done & everything
+        indexes = (_indexes(assignment.indexes) - done) & everything
         if not indexes:
             continue
         if member.name in gone_nodes or (never and predecessor_gone(member)):
@@ -82,8 +85,8 @@ def completions_of(
         if member.lost and moves:
             continue
         key = assignment.revision, member.name
-        out[key] = out.get(key, frozenset()) | indexes
-    return Completions(total=total, done=frozenset(done), failed=failed, out=out)
+        out[key] = out.get(key, NONE) | indexes
+    return Completions(total=total, done=done, failed=failed, out=out)
 
 
 def predecessor_gone(member: Member) -> bool:
@@ -97,15 +100,15 @@ def deal(completions: Completions, revision: str, slots: Mapping[str, int]) -> d
     left = iter(completions.left)
     result: dict[str, frozenset[int]] = {}
     for node in sorted(slots):
-        has = sorted(completions.out.get((revision, node), frozenset()))[: slots[node]]
+        has = tuple(islice(completions.out.get((revision, node), NONE), slots[node]))
         more = islice(left, slots[node] - len(has))
         result[node] = frozenset(has).union(more)
     return result
 
 
-def _indexes(text: str) -> frozenset[int]:
+def _indexes(text: str) -> Ranges:
     # NB: an agent's word. What can't be read counts as nothing, so that one bad node can't stop the whole pool.
     try:
-        return parse_indexes(text)
+        return Ranges.parse(text)
     except IndexesError:
-        return frozenset()
+        return NONE

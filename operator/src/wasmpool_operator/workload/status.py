@@ -174,9 +174,7 @@ def _slots_reserved(standing: Standing) -> Finding:
     kind = "SlotsReserved"
     assessment, wanted = standing.assessment, standing.assessment.workload.spec.instances
     if standing.completions is not None:
-        wanted = max(
-            0, standing.completions.total - len(standing.completions.done & set(range(standing.completions.total)))
-        )
+        wanted = len(standing.completions.open)
     if not assessment.admitted and not (standing.reserved and not assessment.refused):
         truth = Truth.FALSE if assessment.refused else Truth.UNKNOWN
         return Finding(kind, truth, assessment.admission.reason, "no slot is held: see Admitted")
