@@ -1,10 +1,10 @@
 """The pages under a region, as the tests name them."""
 
-from typing import TypedDict
+from typing import Required, TypedDict
 
 
 class Paging(TypedDict, total=False):
     """See tests.allocation.open_pool, whose arguments these are."""
 
-    page_bytes: int
+    page_bytes: Required[int]
     ordinary_memory: bool

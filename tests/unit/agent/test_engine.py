@@ -13,8 +13,9 @@ import pytest
 import wasmtime
 
 from wasmpool_agent.allocators import AllocatorKind, allocator_for, allocator_kind
-from wasmpool_agent.allocators.base_pages import PoolRoom, pooling_options
-from wasmpool_agent.allocators.guarded import GuardedAllocator
+from wasmpool_agent.allocators.base_pages import pooling_options
+from wasmpool_agent.allocators.guarded import GuardedAllocator, refuse_without_room
+from wasmpool_agent.allocators.process_room import ProcessRoom
 from wasmpool_agent.engine import compiler_config, engine_config, settings_key
 from wasmpool_agent.probe import probe_engine, reason
 from wasmpool_agent.refusals import EngineRefusedError
@@ -58,7 +59,11 @@ def test_the_probe_passes_for_every_allocator(kind: AllocatorKind) -> None:
 @pytest.mark.parametrize(
     ("kind", "count", "message"),
     [
-        (AllocatorKind.BASE_PAGES, 20_000, "count 20000 on base pages may take 122000 mappings, vm.max_map_count is"),
+        (
+            AllocatorKind.BASE_PAGES,
+            20_000,
+            "count 20000 on base pages may take 120000 mappings beside the program's, vm",
+        ),
         (AllocatorKind.GUARDED, 30_000, "count: 30000 with 1 memories, .* bytes of address space for each memory"),
         (AllocatorKind.COMPACT, 2**21, f"count is {2**21}, 1 to 100000 is allowed"),
     ],
@@ -136,7 +141,7 @@ def test_the_key_of_compiled_code_names_every_setting_and_the_version() -> None:
 
 
 def test_wasmtimes_pool_gets_room_for_all_slots_in_each_worker() -> None:
-    options = pooling_options(10, ModuleLimits(memories=2, tables=3), ComponentLimits(tables=20), PoolRoom(65530))
+    options = pooling_options(10, ModuleLimits(memories=2, tables=3), ComponentLimits(tables=20), ProcessRoom(65530))
     assert (options.memories, options.memories_per_module, options.tables, options.stacks) == (20, 2, 200, 10)
     assert options.memory_bytes == 160 * 65536
     assert options.core_instances == 300
@@ -145,13 +150,14 @@ def test_wasmtimes_pool_gets_room_for_all_slots_in_each_worker() -> None:
 @pytest.mark.parametrize(
     ("slots", "memories", "room", "message"),
     [
-        (10_600, 1, PoolRoom(65530), "may take 65600 mappings, vm.max_map_count is 65530: at most 10588 slots"),
-        (100, 300, PoolRoom(65530), "count 100 with 300 memories each takes"),
-        (1, 1, PoolRoom(65530, 4096), "4096 are to be had"),
+        (10_600, 1, ProcessRoom(65530), "may take 63600 mappings beside .* is 65530: at most 10588 slots"),
+        (1_513, 10, ProcessRoom(65530), "may take 63546 mappings beside .* is 65530: at most 1512 slots"),
+        (100, 300, ProcessRoom(65530), "count 100 with 300 memories each takes"),
+        (1, 1, ProcessRoom(65530, 4096), "4096 are to be had"),
     ],
 )
 def test_a_pool_that_would_abort_is_refused_with_its_numbers(
-    slots: int, memories: int, room: PoolRoom, message: str
+    slots: int, memories: int, room: ProcessRoom, message: str
 ) -> None:
     with pytest.raises(EngineRefusedError, match=message):
         pooling_options(slots, ModuleLimits(memories=memories), ComponentLimits(), room)
@@ -165,3 +171,19 @@ def test_guarded_slots_beyond_the_address_space_are_refused_with_the_way_out() -
         pytest.raises(EngineRefusedError, match="set addressSpaceSize below 4Gi for compact slots"),
     ):
         GuardedAllocator(region, table, 1, memories=1, memory_pages=1)
+
+
+@pytest.mark.parametrize(
+    ("memories", "huge_pages", "most"),
+    [(1, 1, 12_706), (1, 5, 7_058), (2, 9, 2_647), (1, 2048, 30)],
+)
+def test_guarded_slots_that_may_take_all_mappings_of_a_process_are_refused_with_the_numbers(
+    memories: int, huge_pages: int, most: int
+) -> None:
+    """A process that has none left is ended by whatever needs the next one: the end of another tenant's guest."""
+    page, room = 2 * 1024**2, ProcessRoom(65530)
+    refuse_without_room(most, memories, huge_pages * page, page, room)
+    with pytest.raises(EngineRefusedError) as refused:
+        refuse_without_room(most + 1, memories, huge_pages * page, page, room)
+    assert f"vm.max_map_count is 65530: at most {most} slots; lower count, or set" in str(refused.value)
+    assert f"may take {(most + 1) * (2 + memories * (2 + huge_pages))} mappings" in str(refused.value)

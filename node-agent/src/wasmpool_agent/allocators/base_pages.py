@@ -4,13 +4,12 @@ Slots are dealt by the same table as everywhere, so any worker may come to hold 
 for all, which costs address space and no memory.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import wasmtime
 
 from wasmpool_agent.allocators.counted import CountedSlots
+from wasmpool_agent.allocators.process_room import STACK_MAPPINGS, ProcessRoom
 from wasmpool_agent.refusals import EngineRefusedError
 from wasmpool_agent.slots import SlotTable
 from wasmpool_agent.wasmtime_private import PoolingOptions, Tunables, install_pooling
@@ -18,13 +17,10 @@ from wasmpool_api.limits import MAX_MEMORY_PAGES, WASM_PAGE_BYTES, ComponentLimi
 
 _RESERVATION_BYTES: Final = 4 * 1024**3
 _GUARD_BYTES: Final = 32 * 1024**2
-_LARGEST_POOL_BYTES: Final = 85 * 1024**4
 _KEEP_RESIDENT_BYTES: Final = 64 * 1024
 _WARM_SLOTS: Final = 100
-_MAP_COUNT: Final = Path("/proc/sys/vm/max_map_count")
-_MAPPINGS_PER_SLOT: Final = 6
-"""Two for a fiber's stack, made with the engine, and up to four for a memory that has been used once."""
-_MAPPINGS_FOR_THE_REST: Final = 2000
+_MAPPINGS_PER_MEMORY: Final = 4
+"""Of one that has been used once, at most. A stack's are made with the engine."""
 
 
 def base_pages_tunables(_tunables: Tunables) -> Tunables:
@@ -38,23 +34,7 @@ def base_pages_tunables(_tunables: Tunables) -> Tunables:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class PoolRoom:
-    """What a process can have. `mappings`: vm.max_map_count; `address_space`: bytes in one piece."""
-
-    mappings: int
-    address_space: int = _LARGEST_POOL_BYTES
-
-    @classmethod
-    def here(cls) -> "PoolRoom":
-        """Of this machine."""
-        try:
-            return cls(mappings=int(_MAP_COUNT.read_text(encoding="ascii")))
-        except OSError:
-            return cls(mappings=65530)
-
-
-def pooling_options(slots: int, module: ModuleLimits, component: ComponentLimits, room: PoolRoom) -> PoolingOptions:
+def pooling_options(slots: int, module: ModuleLimits, component: ComponentLimits, room: ProcessRoom) -> PoolingOptions:
     """Pure. Raises EngineRefusedError for what would abort the process when the engine is made."""
     memories_per_slot = max(module.memories, component.memories)
     address_space = slots * memories_per_slot * (_RESERVATION_BYTES + _GUARD_BYTES)
@@ -63,11 +43,10 @@ def pooling_options(slots: int, module: ModuleLimits, component: ComponentLimits
             f"instanceLimits.count {slots} with {memories_per_slot} memories each takes {address_space} bytes "
             f"of address space, {room.address_space} are to be had"
         )
-    mappings = slots * _MAPPINGS_PER_SLOT + _MAPPINGS_FOR_THE_REST
-    if mappings > room.mappings:
-        allowed = max(0, (room.mappings - _MAPPINGS_FOR_THE_REST) // _MAPPINGS_PER_SLOT)
+    mappings = STACK_MAPPINGS + memories_per_slot * _MAPPINGS_PER_MEMORY
+    if slots > (allowed := room.slots_of(mappings)):
         raise EngineRefusedError(
-            f"instanceLimits.count {slots} on base pages may take {mappings} mappings, "
+            f"instanceLimits.count {slots} on base pages may take {slots * mappings} mappings beside the program's, "
             f"vm.max_map_count is {room.mappings}: at most {allowed} slots"
         )
     if not 0 <= module.memory_pages <= MAX_MEMORY_PAGES:
@@ -96,7 +75,7 @@ class BasePagesAllocator(CountedSlots):
     def __init__(self, table: SlotTable, worker_id: int, *, module: ModuleLimits, component: ComponentLimits) -> None:
         memories = max(module.memories, component.memories)
         super().__init__(table, worker_id, memories=memories, memory_pages=module.memory_pages)
-        self._options = pooling_options(table.slots, module, component, PoolRoom.here())
+        self._options = pooling_options(table.slots, module, component, ProcessRoom.here())
 
     def adjust_tunables(self, tunables: Tunables) -> Tunables:
         """See InstanceAllocator."""
