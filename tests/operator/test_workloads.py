@@ -305,6 +305,44 @@ def test_an_index_that_was_out_on_a_lost_agent_is_not_run_twice(stage: Stage) ->
     assert finished["message"] == "1 succeeded, 1 failed"
 
 
+def forget(stage: Stage, agent: Agent) -> None:
+    """Deletes the pool, and plays the garbage collector taking along what it owned."""
+    stage.api.delete("InstancePool", stage.namespace, "web")
+    for kind, name in (("Pod", agent.pod), ("DaemonSet", "wasmpool-web"), ("InstancePoolNode", agent.name)):
+        stage.api.delete(kind, stage.namespace, name)
+    stage.agents.clear()
+
+
+def test_an_index_that_was_out_when_its_pool_was_deleted_is_not_run_twice(stage: Stage) -> None:
+    (agent,) = ready_pool(stage)
+    stage.workload("once", instances=6, minInstances=1, command={"restartPolicy": "Never"})
+    agent.states["once"] = {"completed": "0", "failed": "1"}
+    stage.play(lambda: [it.get("indexes") for it in agent.assignments()] == ["2-5"])
+    forget(stage, agent)
+    until(lambda: status(stage, "once").get("completions") == "0-5")
+    assert status(stage, "once")["instances"]["failed"] == 5
+    for kind in ("ServiceAccount", "RoleBinding"):
+        stage.api.delete(kind, stage.namespace, "wasmpool-web")
+    stage.pool()
+    stage.agent(agent.node, name="successor")
+    finished = until(lambda: (it := stage.workload_condition("Finished", "once")).get("status") == "True" and it)
+    assert finished["message"].startswith("1 succeeded, 5 failed")
+    assert [it for it in agent.assignments() if it.get("indexes")] == []
+
+
+def test_an_index_that_was_out_when_its_namespace_lost_the_pool_is_not_run_twice(stage: Stage) -> None:
+    (agent,) = ready_pool(stage)
+    stage.workload("once", instances=5, minInstances=1, command={"restartPolicy": "Never"})
+    stage.play(lambda: [it.get("indexes") for it in agent.assignments()] == ["0-3"])
+    rule = {"from": "Selector", "selector": {"matchLabels": {"team": "other"}}}
+    stage.api.patch("InstancePool", stage.namespace, "web", {"spec": {"tenancy": {"allowedNamespaces": rule}}})
+    stage.play(lambda: not agent.assignments())
+    assert status(stage, "once")["completions"] == "0-3"
+    everyone = {"from": "All", "selector": None}
+    stage.api.patch("InstancePool", stage.namespace, "web", {"spec": {"tenancy": {"allowedNamespaces": everyone}}})
+    stage.play(lambda: [it.get("indexes") for it in agent.assignments()] == ["4"])
+
+
 def outdated(stage: Stage) -> None:
     """Changes what every agent has to know, and plays the DaemonSet's controller seeing it."""
     before = stage.daemon_set()["metadata"]["generation"]

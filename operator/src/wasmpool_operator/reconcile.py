@@ -75,8 +75,10 @@ class Reconciler:
             problem = Problem(PoolReason.WRITE_REFUSED, str(error))
             await self._publish(key, plan(observed, self._settings, write_refused=problem), memory)
             raise
+        left = {it.metadata.uid: it for it in (*observed.pool_nodes, *self._cache.pool_nodes.of_pool(key))}
+        memory.pool_nodes = left
         await self._publish(key, found, memory)
-        if observed.pool is None:
+        if observed.pool is None and not left:
             del self._memories[key]
         # What was written may allow the next thing; its echo on the watch is no news to the cache and won't come here.
         return 0.0 if wrote or found.to_survey else found.recheck_seconds

@@ -46,6 +46,8 @@ class Memory:
     absent_since: dict[str, datetime] = field(default_factory=dict[str, datetime])
     drain_since: dict[str, datetime] = field(default_factory=dict[str, datetime])
     surveys: dict[str, Survey] = field(default_factory=dict[str, Survey])
+    pool_nodes: dict[str, InstancePoolNode] = field(default_factory=dict[str, InstancePoolNode])
+    """By uid, as the last reconcile left them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Observed:
     revisions: tuple[ObjectMeta, ...] = ()
     pods: tuple[Pod, ...] = ()
     pool_nodes: tuple[InstancePoolNode, ...] = ()
+    vanished: tuple[InstancePoolNode, ...] = ()
+    """InstancePoolNodes that somebody has removed since the last reconcile, as when a deleted pool takes them along."""
     nodes: Mapping[str, Node] = field(default_factory=dict[str, Node])
     namespace_labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     workloads: tuple[WasmWorkload, ...] = ()
@@ -122,6 +126,7 @@ def observe(cache: Cache, memory: Memory, key: PoolKey, now: datetime) -> Observ
         revisions=tuple(it.metadata for it in cache.revisions.of_pool(key)),
         pods=pods,
         pool_nodes=pool_nodes,
+        vanished=_vanished(memory, pool_nodes),
         nodes={node.metadata.name: node for node in cache.nodes},
         namespace_labels={it.metadata.name: it.metadata.labels for it in cache.namespaces},
         workloads=tuple(it for it in cache.workloads.of_pool(key) if it.metadata.deletion_timestamp is None),
@@ -149,6 +154,11 @@ def _remember(memory: Memory, pool_nodes: Iterable[InstancePoolNode], pods: Iter
         del memory.absent_since[name]
     for name in [name for name, survey in memory.surveys.items() if (now - survey.at).total_seconds() > SURVEY_SECONDS]:
         del memory.surveys[name]
+
+
+def _vanished(memory: Memory, pool_nodes: Iterable[InstancePoolNode]) -> tuple[InstancePoolNode, ...]:
+    present = {it.metadata.uid for it in pool_nodes}
+    return tuple(it for uid, it in memory.pool_nodes.items() if uid not in present)
 
 
 def managed(pod: Pod) -> bool:

@@ -54,9 +54,17 @@ class Completions:
 
 
 def completions_of(
-    workload: WasmWorkload, reports: Sequence[Report], places: Iterable[Place], gone_nodes: Collection[str]
+    workload: WasmWorkload,
+    reports: Sequence[Report],
+    places: Iterable[Place],
+    gone_nodes: Collection[str],
+    gone_places: Iterable[Place] = (),
 ) -> Completions:
-    """`gone_nodes`: names of nodes that leave the pool for good. Counts on from what status remembers."""
+    """Counts on from what status remembers.
+
+    `gone_nodes`: names of nodes that leave the pool for good, or whose assignments are taken from the workload.
+    `gone_places`: assignments that ended without having been taken back.
+    """
     total = workload.spec.instances
     never = workload.spec.restart_policy is RestartPolicy.NEVER
     rerun = workload.spec.on_node_lost is OnNodeLost.REPLACE if never else True
@@ -67,6 +75,10 @@ def completions_of(
     if never:
         # Only what was not counted before: a status is read again and again until its assignment is gone.
         new = Ranges.union(_indexes(it.entry.failed) for it in reports) - done
+        done |= new
+        failed += len(new)
+    if never and not rerun:
+        new = (Ranges.union(_indexes(it.assignment.indexes) for it in gone_places) - done) & everything
         done |= new
         failed += len(new)
     out: dict[tuple[str, str], Ranges] = {}

@@ -15,7 +15,7 @@ from wasmpool_operator.workload.assess import Assessment, assess
 from wasmpool_operator.workload.assignments import Sheets, inspection_node, patches
 from wasmpool_operator.workload.completions import Completions, completions_of, deal
 from wasmpool_operator.workload.demand import completion_requests, service_requests
-from wasmpool_operator.workload.reports import Index, index_of
+from wasmpool_operator.workload.reports import Index, index_of, index_of_vanished
 from wasmpool_operator.workload.status import Standing, count_of, status_action
 
 
@@ -48,7 +48,7 @@ def plan_workloads(
     """`replacing`: nodes whose agent is about to be replaced. `gone_nodes`: InstancePoolNodes that are about to go."""
     pool = observed.pool
     alive = pool is not None and pool.metadata.deletion_timestamp is None
-    index = index_of(members)
+    index, vanished = index_of(members), index_of_vanished(observed.vanished)
     states = {member.name: member.state(draining=member.name in replacing) for member in members}
     leaving = frozenset(
         it.name for it in members if it.pool_node is not None and it.pool_node.metadata.name in gone_nodes
@@ -69,9 +69,10 @@ def plan_workloads(
     counted = {
         it.workload.metadata.uid: completions_of(
             it.workload,
-            index.reports.get(it.workload.metadata.uid, ()),
+            (*index.reports.get(it.workload.metadata.uid, ()), *vanished.reports.get(it.workload.metadata.uid, ())),
             index.places.get(it.workload.metadata.uid, ()),
-            leaving,
+            leaving | _withdrawn(it, index),
+            vanished.places.get(it.workload.metadata.uid, ()),
         )
         for it in assessments
         if it.workload.spec.runs_to_completion
@@ -100,6 +101,14 @@ def _requests(
         return completion_requests(assessment, counted[uid], held, observed.now)
     running = {revision: index.running(uid, revision) for revision in {*held, assessment.revision.name}}
     return service_requests(assessment, held, running, observed.now)
+
+
+def _withdrawn(assessment: Assessment, index: Index) -> frozenset[str]:
+    """Nodes whose slots are taken from a workload that may not go on; one whose agent refused it never ran it."""
+    uid = assessment.workload.metadata.uid
+    if not assessment.banned and not (assessment.refused and assessment.revision.name in index.held(uid)):
+        return frozenset()
+    return frozenset(place.member.name for place in index.places.get(uid, ())) - assessment.refusing
 
 
 def _sheets(

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from wasmpool_api.instance_pool_node import Assignment, NodeWorkload, WorkloadState
+from wasmpool_api.instance_pool_node import Assignment, InstancePoolNode, NodeWorkload, WorkloadState
 from wasmpool_operator.pool.members import Member
 
 
@@ -64,6 +64,13 @@ def index_of(members: Iterable[Member]) -> Index:
     return Index(
         reports={uid: tuple(found) for uid, found in reports.items()},
         places={uid: tuple(found) for uid, found in places.items()},
+    )
+
+
+def index_of_vanished(pool_nodes: Iterable[InstancePoolNode]) -> Index:
+    """The last words of InstancePoolNodes that are no more, and what they were told."""
+    return index_of(
+        Member(it.spec.node_name, None, None, it, ready=False, updated=False, lost=True, reason="") for it in pool_nodes
     )
 
 
