@@ -17,7 +17,7 @@ from wasmpool_agent.slots import SlotTable
 from wasmpool_api.instance_pool import Allocation, AllocationType, Backing, InstancePoolSpec
 from wasmpool_api.limits import WASM_PAGE_BYTES, ComponentLimits, InstanceLimits, ModuleLimits
 from wasmpool_api.quantities import Quantity
-from wasmpool_api.region import region_shape
+from wasmpool_api.region import RegionShape, region_shape
 from wasmpool_api.sizes import BASE_PAGE_BYTES
 
 BASELINE: Final = AllocatorKind.ON_DEMAND
@@ -55,6 +55,9 @@ class Sizes:
 
 SIZES: Final = Sizes(slots=512, memories=10, memory_pages=1024, tables=16, table_elements=100_000)
 """Enough for every script: one keeps 493 instances, one has 9 memories, one grows a memory to 803 pages."""
+
+FEW_PAGES: Final = Sizes(slots=192, memories=3, memory_pages=8, tables=16, table_elements=100_000)
+"""For scripts in which memories grow; all bytes of the slots take memory. What needs more is refused by all alike."""
 
 
 @dataclass
@@ -98,15 +101,25 @@ def first_dirty(region: Region) -> int | None:
         at = end
 
 
+def _over_ordinary_pages(shape: RegionShape, sizes: Sizes, page_bytes: int) -> RegionShape:
+    if page_bytes != BASE_PAGE_BYTES:
+        area = -(-sizes.memory_pages * WASM_PAGE_BYTES // page_bytes) * page_bytes
+        shape = replace(shape, slot_bytes=area * sizes.memories, region_bytes=area * sizes.memories * sizes.slots)
+    return replace(shape, backing=Backing.BASE_PAGES, page_bytes=BASE_PAGE_BYTES)
+
+
 @contextmanager
-def open_pool(kind: AllocatorKind, sizes: Sizes) -> Generator[Pool]:
-    """A pool of its own. At its end all slots must be free, clean and accounted for."""
+def open_pool(kind: AllocatorKind, sizes: Sizes, page_bytes: int = BASE_PAGE_BYTES) -> Generator[Pool]:
+    """A pool of its own. At its end all slots must be free, clean and accounted for.
+
+    `page_bytes`: what guarded slots count in. From more than an ordinary page on, all of the region takes memory.
+    """
     spec = sizes.spec(kind)
     shape = region_shape(spec)
-    stand_in = replace(shape, backing=Backing.BASE_PAGES, page_bytes=BASE_PAGE_BYTES)
+    stand_in = _over_ordinary_pages(shape, sizes, page_bytes)
     gc.collect()  # NB: an engine keeps its region, and wasmtime's objects refer to each other in circles
     with Region.reserve(stand_in) as region, SlotTable.create(sizes.slots) as table:
-        region.shape = replace(stand_in, backing=shape.backing)
+        region.shape = replace(stand_in, backing=shape.backing, page_bytes=page_bytes)
         allocator = allocator_for(spec, region, table, worker_id=1)
         yield Pool(kind, sizes, table, region, allocator, wasmtime.Engine(engine_config(allocator)))
         assert table.native.broken() is None

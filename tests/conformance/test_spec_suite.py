@@ -17,11 +17,13 @@ import pytest
 
 from tests.conformance import not_passed
 from tests.conformance.not_passed import NotPassed
-from tests.conformance.pools import BASELINE, OTHERS, SIZES, Pool, open_pool
+from tests.conformance.pools import BASELINE, FEW_PAGES, OTHERS, SIZES, Pool, open_pool
 from tests.conformance.running import run_script
-from tests.conformance.scripts import steps
+from tests.conformance.scripts import Step, steps
 from tests.conformance.testsuite import NoCargoError, fetch, names, script
 from wasmpool_agent.allocators import AllocatorKind
+from wasmpool_agent.allocators.region_slots import RegionSlots
+from wasmpool_api.limits import WASM_PAGE_BYTES
 
 Pools = Mapping[AllocatorKind, Pool]
 
@@ -45,6 +47,17 @@ def pools(suite: Path) -> Generator[Pools]:
         yield {kind: stack.enter_context(open_pool(kind, SIZES)) for kind in (BASELINE, *OTHERS)}
 
 
+def differences(
+    name: str, script_steps: list[Step], baseline: list[str], kind: AllocatorKind, outcomes: list[str]
+) -> list[str]:
+    """The commands whose outcomes are not those of on-demand."""
+    return [
+        f"{name}.wast:{step.line}: on-demand: {expected}; {kind.value}: {got}"
+        for step, expected, got in zip(script_steps, baseline, outcomes, strict=True)
+        if got != expected
+    ]
+
+
 @pytest.mark.parametrize("name", names())
 def test_a_script_passes_but_for_what_is_listed_and_no_allocator_differs(name: str, pools: Pools) -> None:
     script_steps = list(steps(script(name)))
@@ -53,13 +66,23 @@ def test_a_script_passes_but_for_what_is_listed_and_no_allocator_differs(name: s
     assert NotPassed.of(script_steps, baseline) == not_passed.listed().get(name, NotPassed({}, {}))
     for kind in OTHERS:
         outcomes = run_script(pools[kind], script_steps)
-        differences = [
-            f"{name}.wast:{step.line}: on-demand: {expected}; {kind.value}: {got}"
-            for step, expected, got in zip(script_steps, baseline, outcomes, strict=True)
-            if got != expected
-        ]
-        assert not differences, "\n".join(differences)
+        assert not (found := differences(name, script_steps, baseline, kind, outcomes)), "\n".join(found)
         assert pools[kind].table.counts().free == SIZES.slots
+
+
+@pytest.mark.usefixtures("suite")
+def test_memories_grow_the_same_where_two_of_their_pages_are_one_of_the_slots() -> None:
+    """The region counts in more than ordinary pages: each second growth ends in a tail, and the next one moves it."""
+    growing = [name for name in names() if b"memory.grow" in script(name).text]
+    assert len(growing) > 50
+    guarded = AllocatorKind.GUARDED
+    with open_pool(BASELINE, FEW_PAGES) as one, open_pool(guarded, FEW_PAGES, 2 * WASM_PAGE_BYTES) as other:
+        for name in growing:
+            script_steps = list(steps(script(name)))
+            baseline, outcomes = run_script(one, script_steps), run_script(other, script_steps)
+            assert not (found := differences(name, script_steps, baseline, guarded, outcomes)), "\n".join(found)
+        assert isinstance(other.allocator, RegionSlots)
+        assert other.allocator.stats().grown > 50
 
 
 def test_the_table_names_no_script_that_the_suite_does_not_have() -> None:
