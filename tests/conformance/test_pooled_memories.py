@@ -219,6 +219,23 @@ def test_growth_moves_neither_a_memory_nor_a_byte_in_it(kind: str, paging: Pagin
         guest.close()
 
 
+@all_kinds
+def test_a_host_that_grows_a_memory_is_held_to_the_same_end_as_its_guest(kind: str, paging: Paging) -> None:
+    with open_pool(kind, memory_pages=40, **paging) as pool:
+        guest = pool.start(pool.compiled(GUEST.format(limits="0 100")))
+        if kind == "on-demand":  # only the store's limiter, which is the worker's, stops it
+            guest.store.set_limits(memory_size=40 * WASM_PAGE_BYTES)
+        for step, before in ((0, 0), (1, 0), (33, 1), (6, 34)):
+            assert guest.memory.grow(guest.store, step) == before
+        for step in (1, 60, 65536):
+            with pytest.raises(wasmtime.WasmtimeError, match="failed to grow memory"):
+                guest.memory.grow(guest.store, step)
+        assert guest.call("size") == guest.memory.size(guest.store) == 40
+        guest.memory.write(guest.store, b"end", 40 * WASM_PAGE_BYTES - 3)
+        assert content(guest, 0, 40 * WASM_PAGE_BYTES) == bytes(40 * WASM_PAGE_BYTES - 3) + b"end"
+        guest.close()
+
+
 @in_region
 def test_memories_are_counted_one_by_one_and_none_is_made_that_no_module_declares(kind: str) -> None:
     declaring = {

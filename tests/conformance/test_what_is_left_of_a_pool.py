@@ -15,7 +15,7 @@ from collections.abc import Callable
 import pytest
 import wasmtime
 
-from tests.allocation import ALL_KINDS, GUEST, IN_REGION, open_pool
+from tests.allocation import ALL_KINDS, GUEST, IN_REGION, Guest, open_pool
 from tests.hugepages.reservation import HUGE_PAGE_BYTES
 from wasmpool_agent.slots import SlotCounts, SlotState
 from wasmpool_api.limits import WASM_PAGE_BYTES
@@ -88,6 +88,28 @@ def test_a_fork_gets_no_memory_cannot_grow_one_and_gives_no_slot_back(kind: str)
         assert guest.call("grow", 1) == 1
         guest.close()
         assert pool.allocator.deallocate(spare)
+
+
+@in_region
+def test_a_fork_in_the_middle_of_an_instantiation_gets_no_memory_and_the_parent_its_own(kind: str) -> None:
+    with open_pool(kind, slots=1) as pool:
+        module = pool.compiled(GUEST.format(limits=1))
+        slot, store = pool.allocator.allocate(1), pool.store()
+
+        def instantiate() -> bool:
+            try:
+                wasmtime.Instance(pool.store(), module, [])
+            except wasmtime.WasmtimeError as error:
+                return "outside of an instantiation in a slot" in str(error)
+            return False
+
+        with pool.allocator.initialize(slot):
+            assert in_a_fork(instantiate) == 0
+            guest = Guest(pool, slot, store, wasmtime.Instance(store, module, []))
+        assert pool.in_region.live_memories(slot) == 1
+        assert guest.call("dirty", WASM_PAGE_BYTES) == 0
+        guest.close()
+        assert pool.table.counts() == ONE_FREE
 
 
 @all_kinds
