@@ -140,9 +140,26 @@ class LocalObjectReference(msgspec.Struct, frozen=True):
     name: str
 
 
+class Registry(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
+    """How one registry is reached. `ca_bundle`: PEM in base64. `mirrors`: asked first, `host[:port][/path]` each."""
+
+    host: str
+    plain_http: bool = msgspec.field(name="plainHTTP", default=False)
+    ca_bundle: str = ""
+    mirrors: tuple[str, ...] = ()
+
+
+class AgentCache(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
+    """Where an agent keeps modules and compiled code. `host_path`: of the node; empty for one that goes with the pod."""
+
+    size_limit: Quantity = Quantity(4 * 1024**3)
+    host_path: str = ""
+
+
 class AgentTemplate(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """What the pool's owner may set on the agent's pods. `resources`, `env`: as in a container of a Pod."""
 
+    cache: AgentCache = AgentCache()
     image: str = ""
     resources: dict[str, Any] = {}
     env: tuple[dict[str, Any], ...] = ()
@@ -173,6 +190,7 @@ class InstancePoolSpec(msgspec.Struct, frozen=True, rename="camel", kw_only=True
     affinity: dict[str, Any] = {}
     priority_class_name: str = ""
     image_pull_secrets: tuple[LocalObjectReference, ...] = ()
+    registries: tuple[Registry, ...] = ()
     agent: AgentTemplate = AgentTemplate()
     update_strategy: UpdateStrategy = UpdateStrategy()
 
@@ -209,11 +227,12 @@ class PoolMemory(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class PoolWorkloads(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """Counts of the WasmWorkloads that refer to the pool."""
+    """Counts of the WasmWorkloads that refer to the pool. `would_refuse`: of those admitted, for Enforce would."""
 
     admitted: int
     waiting: int
     refused: int
+    would_refuse: int = 0
 
 
 class UnreadyNode(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

@@ -4,6 +4,8 @@ from enum import StrEnum
 
 import msgspec
 
+from wasmpool_api.instance_pool import AdmissionMode
+from wasmpool_api.limits import ComponentLimits, ModuleLimits
 from wasmpool_api.meta import API_VERSION, INSTANCE_POOL_NODE, Condition, ObjectMeta
 from wasmpool_api.wasm_workload import ModuleStatus
 
@@ -43,13 +45,22 @@ class Assignment(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit
     inspect: bool = False
 
 
-class InstancePoolNodeSpec(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+class NodeAdmission(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """What modules are judged by, as the pool has it. An agent follows it without a restart."""
+
+    mode: AdmissionMode
+    module_limits: ModuleLimits
+    component_limits: ComponentLimits
+
+
+class InstancePoolNodeSpec(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
     """`pool_generation`: the generation of the InstancePool that the operator saw when it wrote this."""
 
     pool_name: str
     node_name: str
     node_uid: str = msgspec.field(name="nodeUID")
     pool_generation: int
+    admission: NodeAdmission | None = None
     assignments: tuple[Assignment, ...] = ()
 
 

@@ -14,7 +14,10 @@ from wasmpool_api.wasm_workload import ModuleSource, Run, WasmWorkload, Workload
 
 
 class Revision(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
-    """`digest`: the module's sha256, pinned by an inspection; empty in the revision that is inspected first."""
+    """`digest`: the module's sha256, pinned by an inspection; empty in the revision that is inspected first.
+
+    `image`: with module.image, the artifact that the tag meant then, by its own digest.
+    """
 
     workload_uid: str
     workload_namespace: str
@@ -23,6 +26,7 @@ class Revision(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_d
     run: Run
     limits: WorkloadLimits = WorkloadLimits()
     digest: str = ""
+    image: str = ""
 
     @property
     def name(self) -> str:
@@ -41,8 +45,8 @@ class Revision(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_d
         return decode(cls, data)
 
 
-def revision_of(workload: WasmWorkload, digest: str = "") -> Revision:
-    """The workload's present version, with the module pinned to `digest` once that is known."""
+def revision_of(workload: WasmWorkload, digest: str = "", image: str = "") -> Revision:
+    """The workload's present version, with the module pinned to `digest` (and to `image`) once that is known."""
     return Revision(
         workload_uid=workload.metadata.uid,
         workload_namespace=workload.metadata.namespace,
@@ -51,4 +55,5 @@ def revision_of(workload: WasmWorkload, digest: str = "") -> Revision:
         run=workload.spec.run,
         limits=workload.spec.limits,
         digest=digest,
+        image=image,
     )

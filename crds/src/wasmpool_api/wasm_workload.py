@@ -4,7 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
-from wasmpool_api.instance_pool import From, LabelSelector
+from wasmpool_api.instance_pool import From, LabelSelector, LocalObjectReference
 from wasmpool_api.meta import API_VERSION, WASM_WORKLOAD, Condition, ObjectMeta
 from wasmpool_api.quantities import Duration, IntOrPercent
 
@@ -53,10 +53,11 @@ class ConfigMapSource(msgspec.Struct, frozen=True, rename="camel", kw_only=True)
 
 
 class ModuleSource(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
-    """Exactly one of `image` and `config_map`."""
+    """Exactly one of `image` and `config_map`. `image_pull_secrets`: of the workload's namespace, before the pool's."""
 
     image: str | None = None
     pull_policy: PullPolicy = PullPolicy.IF_NOT_PRESENT
+    image_pull_secrets: tuple[LocalObjectReference, ...] = ()
     config_map: ConfigMapSource | None = None
 
 
@@ -218,11 +219,16 @@ class ComponentNeeds(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class ModuleStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
-    """The module that the current revision runs, pinned by `digest` (sha256:...)."""
+    """The module that the current revision runs, pinned by `digest` (sha256:...).
+
+    `image`: where it was found, by the digest of the artifact or image. `component`: of a component, its sums.
+    """
 
     digest: str = ""
+    image: str = ""
     size_bytes: int = 0
     needs: ModuleNeeds | None = None
+    component: ComponentNeeds | None = None
 
 
 class WorkloadNode(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
