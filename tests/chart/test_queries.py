@@ -50,7 +50,7 @@ def agent_metrics() -> bytes:
     metrics.region(ready=True, reason="HugePagesReserved", backing="HugePages2Mi", size_bytes=16 << 20)
     metrics.slots(SlotCounts(free=6, used=1, wiping=1, quarantined=0), reserved=2)
     metrics.workloads([WorkloadState.RUNNING])
-    metrics.judged(admitted=True, reason="Admitted")
+    metrics.judged("admitted", "Admitted")
     metrics.compiled(0.2)
     metrics.instance_started(3e-5)
     metrics.instance_exited(Exited(instance=1, result=Result.SUCCESS, wiped_bytes=65536, wipe_seconds=3e-6))

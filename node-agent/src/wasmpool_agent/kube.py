@@ -21,7 +21,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException, incluster_config, kube_config
 
 from wasmpool_agent.errors import UserError, one_line
-from wasmpool_agent.modules.config_maps import config_map_of
+from wasmpool_agent.modules.objects import config_map_of, secret_entries
 from wasmpool_agent.supervisor.backoff import API
 from wasmpool_agent.supervisor.ports import AbsentError, ConfigMap, Desired, ForbiddenError, PortError, UnavailableError
 from wasmpool_api.codec import FieldError, decode, encode
@@ -129,9 +129,14 @@ class KubeNode:
         return revision
 
     async def config_map(self, namespace: str, name: str) -> ConfigMap:
-        """See `ConfigMaps`."""
+        """See `Objects`."""
         path = f"/api/v1/namespaces/{quote(namespace, safe='')}/configmaps/{quote(name, safe='')}"
         return config_map_of(await self._request("GET", path))
+
+    async def secret(self, namespace: str, name: str) -> Mapping[str, bytes]:
+        """See `Objects`. Never kept: whoever may not read it any more has it no more."""
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets/{quote(name, safe='')}"
+        return secret_entries(await self._request("GET", path))
 
     async def publish(self, status: InstancePoolNodeStatus) -> None:
         """See `DesiredState`. Server-side apply of the whole status: what is left out is removed."""
@@ -202,7 +207,7 @@ class KubeNode:
         wanted = {assignment.revision for assignment in node.spec.assignments}
         self._revisions = {name: it for name, it in self._revisions.items() if name in wanted}
         self._memory.forget_revisions(wanted)
-        return Desired(node.metadata.generation, node.spec.assignments, node.status)
+        return Desired(node.metadata.generation, node.spec.assignments, node.status, admission=node.spec.admission)
 
     async def _request(
         self,
@@ -288,7 +293,7 @@ class _Memory:
         try:
             kept = msgspec.json.decode((self._directory / "node.json").read_bytes())
             spec = decode(InstancePoolNodeSpec, kept["spec"])
-            return Desired(int(kept["generation"]), spec.assignments, confirmed=False)
+            return Desired(int(kept["generation"]), spec.assignments, confirmed=False, admission=spec.admission)
         except (OSError, msgspec.DecodeError, FieldError, KeyError, TypeError, ValueError):
             return None
 

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 import yaml
 
 from wasmpool_agent.errors import UserError, one_line
-from wasmpool_agent.modules.config_maps import config_map_of
+from wasmpool_agent.modules.objects import config_map_of, secret_entries
 from wasmpool_agent.pool_file import PoolFileError, read_pool
 from wasmpool_agent.supervisor.ports import AbsentError, ConfigMap, UnavailableError
 from wasmpool_api.codec import FieldError, decode, unknown_fields
@@ -36,6 +36,9 @@ class Manifests:
 
     workloads: tuple[WasmWorkload, ...] = ()
     config_maps: Mapping[tuple[str, str], ConfigMap] = field(default_factory=dict[tuple[str, str], ConfigMap])
+    secrets: Mapping[tuple[str, str], Mapping[str, bytes]] = field(
+        default_factory=dict[tuple[str, str], Mapping[str, bytes]]
+    )
     origins: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -69,6 +72,7 @@ def read_manifests(directory: Path) -> Manifests:
     """All files of the directory itself, not of its folders. Raises UserError for the first that is wrong."""
     workloads: dict[str, WasmWorkload] = {}
     config_maps: dict[tuple[str, str], ConfigMap] = {}
+    secrets: dict[tuple[str, str], Mapping[str, bytes]] = {}
     origins: dict[str, str] = {}
     for path in files_of(directory):
         for manifest in _documents(path):
@@ -88,7 +92,9 @@ def read_manifests(directory: Path) -> Manifests:
                     other = config_maps[found.namespace, found.name].origin
                     raise UserError(f"{path}: ConfigMap {found.namespace}/{found.name} is in {other} already")
                 config_maps[found.namespace, found.name] = found
-    return Manifests(tuple(workloads[label] for label in sorted(workloads)), config_maps, origins)
+            elif kind == ("v1", "Secret"):
+                _add_secret(path, manifest, secrets)
+    return Manifests(tuple(workloads[label] for label in sorted(workloads)), config_maps, secrets, origins)
 
 
 def files_of(directory: Path) -> list[Path]:
@@ -130,6 +136,18 @@ def _documents(path: Path) -> Iterator[Manifest]:
         if not isinstance(document, dict):
             raise UserError(f"{path}: document {at + 1} is a {type(document).__name__}, a mapping is wanted")
         yield cast("Manifest", document)
+
+
+def _add_secret(path: Path, manifest: Manifest, secrets: dict[tuple[str, str], Mapping[str, bytes]]) -> None:
+    try:
+        entries = secret_entries(manifest)
+    except UnavailableError as error:
+        raise UserError(f"{path}: {error}") from error
+    metadata = manifest["metadata"]
+    key = (str(metadata.get("namespace") or DEFAULT_NAMESPACE), str(metadata.get("name")))
+    if key in secrets:
+        raise UserError(f"{path}: Secret {key[0]}/{key[1]} is in another file already")
+    secrets[key] = entries
 
 
 def _workload(path: Path, manifest: Manifest) -> WasmWorkload:

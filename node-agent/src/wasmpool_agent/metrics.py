@@ -6,6 +6,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from wasmpool_agent.allocation_counts import AllocationCounts
+from wasmpool_agent.modules.store import Kind
 from wasmpool_agent.protocol import Exited, Result
 from wasmpool_agent.region import HUGE_PAGES, read_int
 from wasmpool_agent.slots import SlotCounts
@@ -13,6 +14,7 @@ from wasmpool_api.instance_pool_node import WorkloadState
 from wasmpool_api.quantities import Quantity
 
 _LABELS: Final = ("pool", "pool_namespace", "node")
+_MILLISECONDS: Final = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0)
 _MICROSECONDS: Final = (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2, 0.1, 1.0)
 
 
@@ -45,6 +47,21 @@ class Metrics:
         self._compile_seconds = self._histogram(
             "wasmpool_compile_seconds", "Time to compile one module.", (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
         )
+        self._compile_failures = self._counter("wasmpool_compile_failures", "Modules that did not compile.", "reason")
+        self._compiles_queued = self._gauge(
+            "wasmpool_compiles_queued", "Modules that are being compiled, or wait for the compiler."
+        )
+        self._inspection_seconds = self._histogram(
+            "wasmpool_inspection_seconds", "Time to read and judge one module.", _MILLISECONDS
+        )
+        self._pulls = self._counter("wasmpool_pulls", "Modules fetched from registries.", "result")
+        self._pull_seconds = self._histogram(
+            "wasmpool_pull_seconds", "Time to fetch one module.", (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+        )
+        self._pulled_bytes = self._counter("wasmpool_pulled_bytes", "Bytes that came from registries.")
+        self._cache_requests = self._counter("wasmpool_cache_requests", "Looks into the cache.", "kind", "result")
+        self._cache_bytes = self._gauge("wasmpool_cache_bytes", "What the cache takes on disk.", "kind")
+        self._evictions = self._counter("wasmpool_cache_evictions", "Files removed to make room.", "kind")
         self._taken = self._counter("wasmpool_slots_taken", "Slots that instances took, by affinity.", "affine")
         self._refusals = self._counter("wasmpool_allocation_refusals", "What instances asked for in vain.", "reason")
         self._growths = self._counter("wasmpool_memory_growths", "Growths of memories within their slots.")
@@ -59,7 +76,9 @@ class Metrics:
         for reason in ("NoFreeSlot", "MemoryRefused", "GrowthRefused"):
             self._refusals.labels(*self._own, reason)
         self._growths.labels(*self._own)
-        for counter in (self._started, self._worker_restarts, self._wiped_bytes):
+        self._pulls.labels(*self._own, "ok")
+        self._compiles_queued.labels(*self._own).set(0)
+        for counter in (self._started, self._worker_restarts, self._wiped_bytes, self._pulled_bytes):
             counter.labels(*self._own)
         for result in Result:
             self._exited.labels(*self._own, result.value)
@@ -132,9 +151,45 @@ class Metrics:
         for worker, count in workers.items():
             self._mappings.labels(*self._own, worker).set(count)
 
-    def judged(self, *, admitted: bool, reason: str) -> None:
-        """A verdict, of an inspection or before a run."""
-        self._admissions.labels(*self._own, "admitted" if admitted else "refused", reason).inc()
+    def judged(self, result: str, reason: str) -> None:
+        """A verdict, of an inspection or before a run: admitted, would_refuse or refused."""
+        self._admissions.labels(*self._own, result, reason).inc()
+
+    def inspected(self, seconds: float) -> None:
+        """A module was read."""
+        self._inspection_seconds.labels(*self._own).observe(seconds)
+
+    def compile_failed(self, reason: str) -> None:
+        """A module can't be compiled, or not now."""
+        self._compile_failures.labels(*self._own, reason).inc()
+
+    def compiles_queued(self, count: int) -> None:
+        """Modules that are being compiled or wait for it."""
+        self._compiles_queued.labels(*self._own).set(count)
+
+    def pulled(self, result: str, seconds: float) -> None:
+        """From a registry: ok, or what went wrong. With ok also the time that it took."""
+        self._pulls.labels(*self._own, result).inc()
+        if result == "ok":
+            self._pull_seconds.labels(*self._own).observe(seconds)
+
+    def received(self, count: int) -> None:
+        """Bytes of modules, from registries."""
+        self._pulled_bytes.labels(*self._own).inc(count)
+
+    def cache_asked(self, kind: str, *, hit: bool) -> None:
+        """For a module or for compiled code."""
+        self._cache_requests.labels(*self._own, kind, "hit" if hit else "miss").inc()
+
+    def evicted(self, removed: Mapping[Kind, int]) -> None:
+        """By kind, to make room in the cache."""
+        for kind, count in removed.items():
+            self._evictions.labels(*self._own, kind).inc(count)
+
+    def cache_sizes(self, sizes: Mapping[Kind, int]) -> None:
+        """Bytes on disk, by kind."""
+        for kind, size in sizes.items():
+            self._cache_bytes.labels(*self._own, kind).set(size)
 
     def compiled(self, seconds: float) -> None:
         """A module, not from the cache."""

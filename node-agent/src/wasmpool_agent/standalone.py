@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -73,11 +73,18 @@ class FileNode:
         return found
 
     async def config_map(self, namespace: str, name: str) -> ConfigMap:
-        """See `ConfigMaps`: a manifest, or else a folder of that name."""
+        """See `Objects`: a manifest, or else a folder of that name."""
         found = self._manifests.config_maps.get((namespace, name))
         if found is not None:
             return found
         return await asyncio.to_thread(folder_config_map, self._directory, namespace, name)
+
+    async def secret(self, namespace: str, name: str) -> Mapping[str, bytes]:
+        """See `Objects`: a manifest."""
+        found = self._manifests.secrets.get((namespace, name))
+        if found is None:
+            raise AbsentError(f"no manifest in {self._directory} is Secret {namespace}/{name}")
+        return found
 
     async def publish(self, status: InstancePoolNodeStatus) -> None:
         """See `DesiredState`. What the status says decides what is assigned next."""

@@ -12,18 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from wasmpool_agent.modules.config_maps import config_map_of
 from wasmpool_agent.modules.inspecting import NAME_SHOWN, shown
+from wasmpool_agent.modules.objects import config_map_of, secret_entries
+from wasmpool_agent.modules.pulled import Pulled
 from wasmpool_agent.modules.sources import PullFailedError, Sources, digest_of, refuse_unsupported
-from wasmpool_agent.modules.store import Store, compiled_key, cpu_features
+from wasmpool_agent.modules.store import Kind, Store, compiled_key, cpu_features
 from wasmpool_agent.supervisor.ports import AbsentError, ConfigMap, ForbiddenError, PortError, UnavailableError
 from wasmpool_api.codec import decode
 from wasmpool_api.reasons import Refusal, Waiting
 from wasmpool_api.revisions import Revision
 
 
-class _ConfigMaps:
-    """The port, over a dictionary."""
+class _Objects:
+    """The port, over dictionaries of entries by name: the same for ConfigMaps and Secrets."""
 
     def __init__(self, found: Mapping[str, Mapping[str, bytes]], error: PortError | None = None) -> None:
         self._found = found
@@ -35,6 +36,9 @@ class _ConfigMaps:
         if name not in self._found:
             raise AbsentError(name)
         return ConfigMap(namespace, name, self._found[name])
+
+    async def secret(self, namespace: str, name: str) -> Mapping[str, bytes]:
+        return (await self.config_map(namespace, name)).entries
 
 
 def _revision(*, module: object = None, env: object = (), run: object = None) -> Revision:
@@ -51,11 +55,11 @@ def _revision(*, module: object = None, env: object = (), run: object = None) ->
 
 
 def _module(found: Mapping[str, Mapping[str, bytes]], error: PortError | None = None) -> bytes:
-    return asyncio.run(Sources(_ConfigMaps(found, error), "platform", "web").module(_revision()))
+    return asyncio.run(Sources(_Objects(found, error), "platform", "web").module(_revision()))
 
 
 def _environment(env: list[object], found: Mapping[str, Mapping[str, bytes]]) -> tuple[tuple[str, str], ...]:
-    return asyncio.run(Sources(_ConfigMaps(found), "platform", "web").environment(_revision(env=env)))
+    return asyncio.run(Sources(_Objects(found), "platform", "web").environment(_revision(env=env)))
 
 
 def test_a_module_is_the_entry_of_its_config_map() -> None:
@@ -108,12 +112,50 @@ def test_environment_that_can_not_be_had_names_the_variable(content: dict[str, b
         _environment(env, {"settings": content})
 
 
+def _secret_env(*, optional: bool = False) -> list[object]:
+    return [{"name": "S", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password", "optional": optional}}}]
+
+
+def test_environment_comes_from_secrets() -> None:
+    assert _environment(_secret_env(), {"db": {"password": b"hunter2"}}) == (("S", "hunter2"),)
+    assert _environment(_secret_env(optional=True), {}) == ()
+
+
+def test_a_secret_without_consent_names_the_role_binding_to_make_even_if_it_is_optional() -> None:
+    sources = Sources(_Objects({}, ForbiddenError("403")), "platform", "web")
+    with pytest.raises(
+        PullFailedError,
+        match=r"^run\.command\.env S: Secret tenant/db may not be read by the agents of pool web; to allow it, make a "
+        r"RoleBinding in namespace tenant of ClusterRole wasmpool-secret-reader "
+        r"to ServiceAccount platform/wasmpool-web$",
+    ):
+        asyncio.run(sources.environment(_revision(env=_secret_env(optional=True))))
+
+
+def test_the_content_of_a_secret_is_in_no_message() -> None:
+    with pytest.raises(PullFailedError) as caught:
+        _environment(_secret_env(), {"db": {"password": b"\xffhunter2"}})
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(UnavailableError) as unreadable:
+        secret_entries({"metadata": {"name": "db"}, "data": {"password": "hunter2!"}})
+    assert "hunter2" not in str(unreadable.value)
+    assert "data.password" in str(unreadable.value)
+
+
+def test_pull_secrets_are_those_of_the_workloads_namespace() -> None:
+    module = {"image": "r.example/a", "imagePullSecrets": [{"name": "registry"}]}
+    sources = Sources(_Objects({"registry": {".dockerconfigjson": b"{}"}}), "platform", "web")
+    assert asyncio.run(sources.pull_secrets(_revision(module=module))) == {"tenant/registry": b"{}"}
+    sources = Sources(_Objects({"registry": {"token": b"{}"}}), "platform", "web")
+    with pytest.raises(PullFailedError, match=r"imagePullSecrets registry: Secret tenant/registry has no key \.docker"):
+        asyncio.run(sources.pull_secrets(_revision(module=module)))
+
+
 @pytest.mark.parametrize(
     ("changed", "field"),
     [
         ({"module": {"image": "ghcr.io/a/b:1"}}, r"module\.image"),
         ({"run": {"http": {}}}, r"run\.http"),
-        ({"env": [{"name": "S", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}, r"run\.command\.env S"),
     ],
 )
 def test_what_this_agent_can_not_do_is_refused_by_name(changed: dict[str, object], field: str) -> None:
@@ -140,14 +182,14 @@ def test_binary_data_that_is_not_base64_names_the_key(text: str) -> None:
 
 
 def test_a_module_is_found_again_by_its_digest(tmp_path: Path) -> None:
-    digest = Store(tmp_path).keep_module(b"wasm")
+    digest = Store(tmp_path, 10**9).keep_module(b"wasm")
     assert digest == digest_of(b"wasm")
-    assert Store(tmp_path).module(digest) == b"wasm"
-    assert Store(tmp_path).module(digest_of(b"other")) is None
+    assert Store(tmp_path, 10**9).module(digest) == b"wasm"
+    assert Store(tmp_path, 10**9).module(digest_of(b"other")) is None
 
 
 def test_a_damaged_module_is_as_if_it_were_not_there(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = Store(tmp_path, 10**9)
     digest = store.keep_module(b"wasm")
     (file,) = (tmp_path / "modules").iterdir()
     file.write_bytes(b"wasn")
@@ -157,11 +199,11 @@ def test_a_damaged_module_is_as_if_it_were_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("digest", ["", "sha256:", "sha256:../../etc/passwd", "sha256:" + "A" * 64, "../x"])
 def test_a_digest_that_is_none_opens_no_file(tmp_path: Path, digest: str) -> None:
-    assert Store(tmp_path).module(digest) is None
+    assert Store(tmp_path, 10**9).module(digest) is None
 
 
 def test_damaged_compiled_code_is_never_given_out(tmp_path: Path) -> None:
-    store, key = Store(tmp_path), compiled_key("sha256:0", "settings", "cpu")
+    store, key = Store(tmp_path, 10**9), compiled_key("sha256:0", "settings", "cpu")
     store.keep_compiled(key, b"machine code")
     assert store.compiled(key) == b"machine code"
     (file,) = (tmp_path / "compiled").iterdir()
@@ -178,19 +220,52 @@ def test_compiled_code_is_of_one_engine_and_one_machine() -> None:
 
 
 def test_what_a_crash_left_half_written_is_cleared(tmp_path: Path) -> None:
-    Store(tmp_path)
+    Store(tmp_path, 10**9)
     (tmp_path / "modules" / ".new-x").write_bytes(b"half")
-    Store(tmp_path)
+    Store(tmp_path, 10**9)
     assert list((tmp_path / "modules").iterdir()) == []
 
 
 def test_a_full_cache_loses_the_longest_unused_but_nothing_in_use(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = Store(tmp_path, 250)
     digests = [store.keep_module(bytes([number]) * 100) for number in range(4)]
     for age, digest in enumerate(reversed(digests)):
         os.utime(tmp_path / "modules" / digest.removeprefix("sha256:"), (1000 - age, 1000 - age))
-    assert store.prune({digests[0]}, (), most_bytes=250) == 2
+    assert store.prune({digests[0]}, ()) == {Kind.MODULE: 2}
     assert [store.module(digest) is not None for digest in digests] == [True, False, False, True]
+
+
+def test_the_bound_holds_for_modules_and_compiled_code_together(tmp_path: Path) -> None:
+    store = Store(tmp_path, 250)
+    digest = store.keep_module(b"m" * 150)
+    store.keep_compiled("key", b"c" * 150)
+    (store.downloads / "sha256:0.part").write_bytes(b"d" * 150)
+    for age, path in enumerate([store.downloads, tmp_path / "modules", tmp_path / "compiled"]):
+        (file,) = path.iterdir()
+        os.utime(file, (1000 + age, 1000 + age))
+    assert store.sizes() == {Kind.MODULE: 150, Kind.COMPILED: 182, Kind.DOWNLOAD: 150}
+    assert store.prune((), ()) == {Kind.DOWNLOAD: 1, Kind.MODULE: 1}
+    assert store.module(digest) is None
+    assert store.compiled("key") is not None
+    assert store.prune((), ()) == {}
+
+
+def test_what_runs_is_never_evicted_even_from_a_cache_that_is_too_small(tmp_path: Path) -> None:
+    store = Store(tmp_path, 1)
+    digest = store.keep_module(b"module")
+    store.keep_compiled("key", b"code")
+    assert store.prune({digest}, {"key"}) == {}
+    assert store.prune((), {"key"}) == {Kind.MODULE: 1}
+
+
+def test_a_pull_is_remembered_for_the_credential_that_made_it_and_no_other(tmp_path: Path) -> None:
+    Pulled(tmp_path).learn("r.example/a@sha256:1", "alice", "sha256:2")
+    pulled = Pulled(tmp_path)
+    assert pulled.module("r.example/a@sha256:1", "alice") == "sha256:2"
+    assert pulled.module("r.example/a@sha256:1", "bob") is None
+    assert pulled.module("r.example/b@sha256:1", "alice") is None
+    pulled.forget("r.example/a@sha256:1", "alice")
+    assert pulled.module("r.example/a@sha256:1", "alice") is None
 
 
 def test_names_out_of_a_module_are_shown_short_and_harmless() -> None:

@@ -3,7 +3,9 @@
 Pure, and the same for `wasmpool-agent check` and for the agent in a cluster.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from wasmpool_agent.modules.sources import digest_of
 from wasmpool_agent.wasi.signatures import MODULE, SIGNATURES
@@ -35,6 +37,18 @@ class Finding:
         return self.reason is Outcome.ADMITTED
 
     @property
+    def result(self) -> str:
+        """For counting: admitted, would_refuse (admitted only because admission.mode is Count) or refused."""
+        if not self.admitted:
+            return "refused"
+        return "would_refuse" if self.verdict is not None and self.verdict.would_refuse else "admitted"
+
+    def found_in(self, image: str) -> "Finding":
+        """The same, of a module that came in this image."""
+        module = msgspec.structs.replace(self.module, image=image) if self.module is not None else None
+        return replace(self, module=module)
+
+    @property
     def needs(self) -> ModuleNeeds | None:
         """What it needs, where it could be read."""
         return self.module.needs if self.module is not None else None
@@ -46,8 +60,14 @@ def examine(data: bytes, pool: InstancePool, limits: WorkloadLimits | None, entr
         inspection = inspect(data)
     except ModuleInvalid as error:
         return Finding(Refusal.MODULE_INVALID, str(error))
-    module = ModuleStatus(digest=digest_of(data), size_bytes=len(data), needs=inspection.needs)
+    module = module_status(inspection, digest_of(data), len(data))
     return examine_inspected(inspection, module, pool, limits, entrypoint)
+
+
+def module_status(inspection: Inspection, digest: str, size_bytes: int) -> ModuleStatus:
+    """As a workload's status has it."""
+    component = inspection.component.needs if inspection.component is not None else None
+    return ModuleStatus(digest=digest, size_bytes=size_bytes, needs=inspection.needs, component=component)
 
 
 def examine_inspected(

@@ -1,16 +1,20 @@
-"""A revision's module and environment, from ConfigMaps. Every failure says which object, which key, and what to do."""
+"""What a revision names in its namespace: ConfigMaps, Secrets. A failure says which object, which key, what to do."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
-from wasmpool_agent.supervisor.ports import AbsentError, ConfigMap, ConfigMaps, ForbiddenError, PortError
+from wasmpool_agent.supervisor.ports import AbsentError, ForbiddenError, Objects, PortError
 from wasmpool_api.meta import agent_name
 from wasmpool_api.reasons import Refusal, Waiting
 from wasmpool_api.revisions import Revision
-from wasmpool_api.wasm_workload import EnvVar, KeyRef
+from wasmpool_api.wasm_workload import EnvVar, EnvVarSource, KeyRef
 
-READER_ROLE: Final = "wasmpool-module-reader"
+MODULE_READER: Final = "wasmpool-module-reader"
+SECRET_READER: Final = "wasmpool-secret-reader"  # noqa: S105 - a role
+PULL_SECRET_KEY: Final = ".dockerconfigjson"  # noqa: S105 - where it is
 KEYS_SHOWN: Final = 10
 
 
@@ -44,81 +48,105 @@ def refuse_unsupported(revision: Revision) -> None:
         problems.append("run.http: this agent can't serve requests yet; allowed is run.command")
     elif revision.run.command is None:
         problems.append("run: nothing is given; allowed is run.command")
-    else:
-        problems += [
-            f"run.command.env {variable.name}: this agent can't read Secrets yet; "
-            "allowed are value and valueFrom.configMapKeyRef"
-            for variable in revision.run.command.env
-            if variable.value_from is not None and variable.value_from.secret_key_ref is not None
-        ]
     if problems:
         raise PullFailedError(Refusal.UNSUPPORTED_FEATURE, "; ".join(problems))
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """A ConfigMap or Secret. `title`: as messages name it, with its kind."""
+
+    title: str
+    entries: Mapping[str, bytes]
 
 
 class Sources:
     """`pool_namespace` and `pool` name the service account that a namespace's owner must give consent to."""
 
-    def __init__(self, config_maps: ConfigMaps, pool_namespace: str, pool: str) -> None:
-        self._config_maps = config_maps
+    def __init__(self, objects: Objects, pool_namespace: str, pool: str) -> None:
+        self._objects = objects
         self._pool_namespace = pool_namespace
         self._pool = pool
 
     async def module(self, revision: Revision) -> bytes:
-        """The module as it is now; not compared with the revision's digest. Raises PullFailedError."""
+        """The module as its ConfigMap has it now; not compared with the revision's digest. Raises PullFailedError."""
         source = revision.module.config_map
         if source is None:
             raise PullFailedError(Refusal.UNSUPPORTED_FEATURE, "module: allowed is module.configMap")
-        found = await self._get(revision.workload_namespace, source.name, "module.configMap")
+        found = await self._config_map(revision.workload_namespace, source.name, "module.configMap")
         if source.key not in found.entries:
             raise PullFailedError(Waiting.MODULE_PULL_FAILED, f"module.configMap: {_no_key(found, source.key)}")
         return found.entries[source.key]
+
+    async def pull_secrets(self, revision: Revision) -> Mapping[str, bytes]:
+        """The workload's own, by name: a dockerconfigjson each. Raises PullFailedError."""
+        documents: dict[str, bytes] = {}
+        for reference in revision.module.image_pull_secrets:
+            field = f"module.imagePullSecrets {reference.name}"
+            found = await self._secret(revision.workload_namespace, reference.name, field)
+            if PULL_SECRET_KEY not in found.entries:
+                raise PullFailedError(Waiting.MODULE_PULL_FAILED, f"{field}: {_no_key(found, PULL_SECRET_KEY)}")
+            documents[f"{revision.workload_namespace}/{reference.name}"] = found.entries[PULL_SECRET_KEY]
+        return documents
 
     async def environment(self, revision: Revision) -> tuple[tuple[str, str], ...]:
         """Names and values, in the revision's order; of a name given twice the last value. Raises PullFailedError."""
         command = revision.run.command
         values: dict[str, str] = {}
-        cached: dict[str, ConfigMap] = {}
+        cached: dict[tuple[bool, str], _Object] = {}
         for variable in command.env if command is not None else ():
             value = await self._value(revision.workload_namespace, variable, cached)
             if value is not None:
                 values[variable.name] = value
         return tuple(values.items())
 
-    async def _value(self, namespace: str, variable: EnvVar, cached: dict[str, ConfigMap]) -> str | None:
-        reference = variable.value_from.config_map_key_ref if variable.value_from is not None else None
+    async def _value(self, namespace: str, variable: EnvVar, cached: dict[tuple[bool, str], _Object]) -> str | None:
+        source = variable.value_from or EnvVarSource()
+        reference = source.secret_key_ref or source.config_map_key_ref
         if reference is None:
             return variable.value or ""
         field = f"run.command.env {variable.name}"
+        secret = source.secret_key_ref is not None
         try:
-            if reference.name not in cached:
-                cached[reference.name] = await self._get(namespace, reference.name, field)
-            return _text(cached[reference.name], reference, field)
+            key = (secret, reference.name)
+            if key not in cached:
+                get = self._secret if secret else self._config_map
+                cached[key] = await get(namespace, reference.name, field)
+            return _text(cached[key], reference, field)
         except PullFailedError as error:
             if reference.optional and isinstance(error.__cause__, AbsentError | KeyError):
                 return None
             raise
 
-    async def _get(self, namespace: str, name: str, field: str) -> ConfigMap:
+    async def _config_map(self, namespace: str, name: str, field: str) -> _Object:
+        title = f"ConfigMap {namespace}/{name}"
+        with self._told(title, field, namespace, MODULE_READER):
+            found = await self._objects.config_map(namespace, name)
+        return _Object(f"{title} ({found.origin})" if found.origin else title, found.entries)
+
+    async def _secret(self, namespace: str, name: str, field: str) -> _Object:
+        title = f"Secret {namespace}/{name}"
+        with self._told(title, field, namespace, SECRET_READER):
+            return _Object(title, await self._objects.secret(namespace, name))
+
+    @contextmanager
+    def _told(self, title: str, field: str, namespace: str, role: str) -> Iterator[None]:
         try:
-            return await self._config_maps.config_map(namespace, name)
+            yield
         except AbsentError as error:
-            raise PullFailedError(
-                Waiting.MODULE_PULL_FAILED, f"{field}: there is no ConfigMap {namespace}/{name}"
-            ) from error
+            raise PullFailedError(Waiting.MODULE_PULL_FAILED, f"{field}: there is no {title}") from error
         except ForbiddenError as error:
             raise PullFailedError(
                 Waiting.MODULE_PULL_FAILED,
-                f"{field}: ConfigMap {namespace}/{name} may not be read by the agents of pool {self._pool}; "
-                f"to allow it, make a RoleBinding in namespace {namespace} of ClusterRole {READER_ROLE} "
+                f"{field}: {title} may not be read by the agents of pool {self._pool}; "
+                f"to allow it, make a RoleBinding in namespace {namespace} of ClusterRole {role} "
                 f"to ServiceAccount {self._pool_namespace}/{agent_name(self._pool)}",
             ) from error
         except PortError as error:
-            raise PullFailedError(
-                Waiting.MODULE_PULL_FAILED, f"{field}: ConfigMap {namespace}/{name}: {error}"
-            ) from error
+            raise PullFailedError(Waiting.MODULE_PULL_FAILED, f"{field}: {title}: {error}") from error
 
 
-def _text(found: ConfigMap, reference: KeyRef, field: str) -> str:
+def _text(found: _Object, reference: KeyRef, field: str) -> str:
     try:
         data = found.entries[reference.key]
     except KeyError as error:
@@ -128,19 +156,18 @@ def _text(found: ConfigMap, reference: KeyRef, field: str) -> str:
     except UnicodeDecodeError as error:
         raise PullFailedError(
             Waiting.MODULE_PULL_FAILED,
-            f"{field}: key {reference.key} of ConfigMap {found.namespace}/{found.name} is not UTF-8",
+            f"{field}: key {reference.key} of {found.title} is not UTF-8",
         ) from error
     if "\0" in text:
         raise PullFailedError(
             Waiting.MODULE_PULL_FAILED,
-            f"{field}: key {reference.key} of ConfigMap {found.namespace}/{found.name} has a zero byte",
+            f"{field}: key {reference.key} of {found.title} has a zero byte",
         )
     return text
 
 
-def _no_key(found: ConfigMap, key: str) -> str:
-    where = f" ({found.origin})" if found.origin else ""
-    return f"ConfigMap {found.namespace}/{found.name}{where} has no key {key}; {_keys(found.entries)}"
+def _no_key(found: _Object, key: str) -> str:
+    return f"{found.title} has no key {key}; {_keys(found.entries)}"
 
 
 def _keys(entries: Mapping[str, bytes]) -> str:

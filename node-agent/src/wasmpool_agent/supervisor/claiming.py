@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import Final
 
 from wasmpool_agent.protocol import LoadReason, ModuleFailed
 from wasmpool_agent.supervisor.backoff import PULLS
@@ -14,6 +15,10 @@ from wasmpool_agent.supervisor.state import State
 from wasmpool_api.instance_pool_node import Assignment
 from wasmpool_api.reasons import Refusal, Waiting
 from wasmpool_api.wasm_workload import RestartPolicy
+
+LOOK_SECONDS: Final = 5.0
+LOOKS_PER_SECOND: Final = 10.0
+"""A refused module is fetched anew so often, for somebody may be mending it; all of them together not more often."""
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +65,15 @@ class Claiming:
             task = self._tasks.get(key)
             if task is None or task.done():
                 self._tasks[key] = group.create_task(self._prepare(claim), name=f"prepare-{claim.label}")
+
+    def judge_again(self) -> None:
+        """The limits have changed: what was refused may be admitted now."""
+        for key, claim in self._state.claims.items():
+            if claim.step is Step.REFUSED:
+                task = self._tasks.pop(key, None)
+                if task is not None:
+                    task.cancel()
+                claim.step, claim.reason, claim.message = Step.WAITING, "", ""
 
     def let_go(self) -> None:
         """Of claims that are neither assigned nor hold a slot."""
@@ -116,15 +130,21 @@ class Claiming:
                 claim.step, claim.reason, claim.message = Step.REFUSED, error.reason, error.message
                 if error.finding is not None:
                     claim.module = error.finding.module
-                self._state.changed()
-                return
+                if not claim.assignment.inspect:
+                    self._state.changed()
+                    return
             except Exception as error:  # a bug that one tenant's module finds must not end everybody's agent
                 log.exception("%s could not be prepared", claim.label)
                 claim.step, claim.reason = Step.PULLING, Waiting.MODULE_PULL_FAILED
                 claim.message = f"the agent failed to prepare it, which is its own fault: {error!r}"
             self._state.changed()
             failures += 1
-            await asyncio.sleep(PULLS.seconds(failures))
+            refused = claim.step is Step.REFUSED
+            await asyncio.sleep(self._pause_of_the_refused() if refused else PULLS.seconds(failures))
+
+    def _pause_of_the_refused(self) -> float:
+        refused = sum(claim.step is Step.REFUSED for claim in self._state.claims.values())
+        return max(LOOK_SECONDS, refused / LOOKS_PER_SECOND)
 
     async def _inspect(self, claim: Claim) -> bool:
         """False where the module is refused, and looked at again later."""
@@ -145,8 +165,8 @@ class Claiming:
         memory = state.memory
         assert memory is not None, "set before `reserved` is"  # noqa: S101
 
-        def on_step(step: Step) -> None:
-            claim.step, claim.reason, claim.message = step, "", ""
+        def on_step(step: Step, message: str) -> None:
+            claim.step, claim.reason, claim.message = step, "", message
             state.changed()
 
         prepared, finding = await self._preparer.prepare(claim, memory.fallback, on_step)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from wasmpool_api.instance_pool_node import Assignment, InstancePoolNodeStatus
+from wasmpool_api.instance_pool_node import Assignment, InstancePoolNodeStatus, NodeAdmission
 from wasmpool_api.revisions import Revision
 
 
@@ -34,12 +34,14 @@ class UnavailableError(PortError):
 class Desired:
     """What this node is to do. `generation` of the InstancePoolNode; 0 where there is none.
 
-    `status`: as it was last written, perhaps by an earlier agent. `confirmed` is False where all of this is only
-    remembered, because the API server has not answered yet.
+    `admission`: what modules are judged by; None for what the pool file says. `status`: as it was last written, perhaps
+    by an earlier agent. `confirmed` is False where all of this is only remembered, because the API server has not
+    answered yet.
     """
 
     generation: int
     assignments: tuple[Assignment, ...] = ()
+    admission: NodeAdmission | None = field(default=None, kw_only=True)
     status: InstancePoolNodeStatus | None = None
     confirmed: bool = True
 
@@ -54,15 +56,19 @@ class ConfigMap:
     origin: str = ""
 
 
-class ConfigMaps(Protocol):
-    """Where modules and environment come from."""
+class Objects(Protocol):
+    """Where modules, environment and credentials come from."""
 
     async def config_map(self, namespace: str, name: str) -> ConfigMap:
         """Raises PortError."""
         ...
 
+    async def secret(self, namespace: str, name: str) -> Mapping[str, bytes]:
+        """Its entries. Raises PortError."""
+        ...
 
-class DesiredState(ConfigMaps, Protocol):
+
+class DesiredState(Objects, Protocol):
     """The API server, or a directory of manifests."""
 
     def watch(self) -> AsyncIterator[Desired]:

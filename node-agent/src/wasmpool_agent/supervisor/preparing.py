@@ -1,33 +1,31 @@
 """From an assignment to something that can be started: revision, module, verdict, compiled code, environment."""
 
 import asyncio
-import logging
-import os
-from collections import defaultdict
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, ParamSpec
 
-from wasmpool_agent.compiler import CompileFailed, CompileReason, compile_module, engine_settings, sealed_copy
+import msgspec
+
+from wasmpool_agent.compiler import CompileFailed, CompileReason
 from wasmpool_agent.metrics import Metrics
+from wasmpool_agent.modules.cache import Cache
+from wasmpool_agent.modules.fetching import Modules
 from wasmpool_agent.modules.inspecting import Finding, examine
 from wasmpool_agent.modules.sources import PullFailedError, Sources, digest_of, refuse_unsupported
-from wasmpool_agent.modules.store import Store, compiled_key, cpu_features
 from wasmpool_agent.protocol import start_fits
+from wasmpool_agent.supervisor.artifacts import Artifact, Artifacts
 from wasmpool_agent.supervisor.claims import Claim, Prepared, Step
 from wasmpool_agent.supervisor.ports import AbsentError, DesiredState, PortError
 from wasmpool_agent.supervisor.promises import ClaimKey
 from wasmpool_api.codec import FieldError
-from wasmpool_api.instance_pool import Backing, InstancePool
+from wasmpool_api.instance_pool import Admission, Backing, InstancePool
+from wasmpool_api.instance_pool_node import NodeAdmission
 from wasmpool_api.reasons import Refusal, Waiting
 from wasmpool_api.revisions import Revision
 
-MODULE_MOST_BYTES: Final = 256 * 1024**2
-
-P = ParamSpec("P")
-
-log = logging.getLogger(__name__)
+OnStep = Callable[[Step, str], None]
+"""Where the preparation stands, and what it waits for."""
 
 
 class NotNowError(Exception):
@@ -50,20 +48,8 @@ class NeverError(Exception):
         self.finding = finding
 
 
-@dataclass(slots=True)
-class Artifact:
-    """Compiled code in a sealed memfd. `users`: claims that may still start it; without any it is closed."""
-
-    key: str
-    digest: str
-    fd: int
-    size: int
-    sha256: str
-    users: set[ClaimKey] = field(default_factory=set[ClaimKey])
-
-
 class Preparer:
-    """Owns the artifacts' descriptors. One module is compiled at a time; equal ones only once."""
+    """Owns the compiled code."""
 
     def __init__(
         self,
@@ -71,21 +57,23 @@ class Preparer:
         desired: DesiredState,
         pool: InstancePool,
         pool_file: Path,
-        store: Store,
+        sources: Sources,
+        modules: Modules,
+        cache: Cache,
         metrics: Metrics,
     ) -> None:
         self._desired = desired
-        self._pool = pool
-        self._pool_file = pool_file
-        self._store = store
+        self._own_pool = self._pool = pool
+        self._sources = sources
+        self._modules = modules
         self._metrics = metrics
-        self._sources = Sources(desired, pool.metadata.namespace, pool.metadata.name)
-        self._artifacts: dict[str, Artifact] = {}
-        self._compiling: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._compilers = asyncio.Semaphore(1)
-        self._settings: str | None = None
+        self._artifacts = Artifacts(pool_file, cache, metrics)
         self._judged: dict[ClaimKey, tuple[str, str]] = {}
-        self._machine = cpu_features()
+
+    def judge_by(self, admission: NodeAdmission | None) -> bool:
+        """The limits that hold from now on. Gives whether they are others than before."""
+        before, self._pool = self._pool, in_force(self._own_pool, admission)
+        return self._pool != before
 
     def artifact(self, key: str) -> Artifact | None:
         """Known compiled code."""
@@ -94,50 +82,41 @@ class Preparer:
     def release(self, claim: ClaimKey) -> list[str]:
         """The claim starts nothing any more. Gives the keys of artifacts that nobody uses now; they are closed."""
         self._judged.pop(claim, None)
-        unused: list[str] = []
-        for key, artifact in list(self._artifacts.items()):
-            artifact.users.discard(claim)
-            if not artifact.users:
-                os.close(artifact.fd)
-                del self._artifacts[key]
-                unused.append(key)
-        return unused
+        return self._artifacts.release(claim)
 
     def discard(self, key: str) -> None:
         """Compiled code that a worker could not load: it is made anew."""
-        self._store.drop_compiled(key)
-        artifact = self._artifacts.pop(key, None)
-        if artifact is not None:
-            os.close(artifact.fd)
+        self._artifacts.discard(key)
 
     def close(self) -> None:
         """Idempotent."""
-        for artifact in self._artifacts.values():
-            os.close(artifact.fd)
-        self._artifacts.clear()
+        self._artifacts.close()
 
     async def inspect(self, claim: Claim) -> Finding:
         """The module as it is now, and the verdict. Raises NotNowError, NeverError."""
         revision = await self._revision(claim)
-        data = await self._fetch(revision)
-        finding = await self._examine(claim, data, revision)
-        if finding.admitted:
-            await self._keep(self._store.keep_module, data)
+        try:
+            fetched = await self._modules.newest(revision)
+        except PullFailedError as error:
+            raise _not_fetched(error) from error
+        finding = await self._examine(claim, fetched.data, revision, fetched.image)
+        if finding.admitted and not fetched.image:
+            await self._modules.keep(fetched.data)
         return finding
 
-    async def prepare(
-        self, claim: Claim, backing: Backing | None, on_step: Callable[[Step], None]
-    ) -> tuple[Prepared, Finding]:
+    async def prepare(self, claim: Claim, backing: Backing | None, on_step: OnStep) -> tuple[Prepared, Finding]:
         """Everything for a Start. `backing`: the region's, where it is a fallback. Raises NotNowError, NeverError."""
         revision = await self._revision(claim)
-        data = await self._pinned(revision)
-        finding = await self._examine(claim, data, revision)
-        if not finding.admitted:
-            raise NeverError(Refusal(finding.reason), finding.message, finding)
+        if not revision.digest:
+            raise NeverError(Refusal.MODULE_INVALID, f"revision {revision.name} pins no digest, so it can't be run")
         try:
+            data = await self._modules.pinned(revision)
+            finding = await self._examine(claim, data, revision, revision.image)
+            if not finding.admitted:
+                raise NeverError(Refusal(finding.reason), finding.message, finding)
             environment = await self._sources.environment(revision)
         except PullFailedError as error:
-            raise NotNowError(Step.PULLING, Waiting.MODULE_PULL_FAILED, error.message) from error
+            raise _not_fetched(error) from error
         command = revision.run.command
         assert command is not None, "refuse_unsupported has seen to it"  # noqa: S101
         args = (revision.workload_name, *command.args)
@@ -148,9 +127,7 @@ class Preparer:
                 f"run.command: args and env take {taken} bytes, encoded as JSON; {allowed} are allowed",
                 finding,
             )
-        on_step(Step.COMPILING)
-        artifact = await self._compiled(revision.digest, data, backing)
-        artifact.users.add(claim.key)
+        artifact = await self._compiled(claim, revision.digest, data, backing, on_step)
         prepared = Prepared(
             revision=revision,
             artifact=artifact.key,
@@ -189,63 +166,29 @@ class Preparer:
             raise NeverError(Refusal.UNSUPPORTED_FEATURE, error.message) from error
         return revision
 
-    async def _fetch(self, revision: Revision) -> bytes:
-        try:
-            data = await self._sources.module(revision)
-        except PullFailedError as error:
-            raise NotNowError(Step.PULLING, Waiting.MODULE_PULL_FAILED, error.message) from error
-        if len(data) > MODULE_MOST_BYTES:
-            raise NotNowError(
-                Step.PULLING,
-                Waiting.MODULE_PULL_FAILED,
-                f"module: {len(data)} bytes are given, {MODULE_MOST_BYTES} are allowed",
-            )
-        return data
-
-    async def _pinned(self, revision: Revision) -> bytes:
-        if not revision.digest:
-            raise NeverError(Refusal.MODULE_INVALID, f"revision {revision.name} pins no digest, so it can't be run")
-        try:
-            kept = await asyncio.to_thread(self._store.module, revision.digest)
-        except OSError as error:
-            log.warning("the cache can't be read: %s", error)
-            kept = None
-        if kept is not None:
-            return kept
-        data = await self._fetch(revision)
-        found = digest_of(data)
-        if found != revision.digest:
-            source = revision.module.config_map
-            where = f"ConfigMap {revision.workload_namespace}/{source.name}, key {source.key}" if source else "module"
-            raise NotNowError(
-                Step.PULLING,
-                Waiting.MODULE_PULL_FAILED,
-                f"{where} has another module than this revision pins: {found} is there, {revision.digest} is wanted",
-            )
-        await self._keep(self._store.keep_module, data)
-        return data
-
-    async def _examine(self, claim: Claim, data: bytes, revision: Revision) -> Finding:
+    async def _examine(self, claim: Claim, data: bytes, revision: Revision, image: str) -> Finding:
         entrypoint = revision.run.command.entrypoint if revision.run.command is not None else "_start"
+        began = time.perf_counter()
         finding = await asyncio.to_thread(examine, data, self._pool, revision.limits, entrypoint)
+        self._metrics.inspected(time.perf_counter() - began)
+        if finding.module is not None and image:
+            finding = finding.found_in(image)
         # A module that is refused is looked at again and again; its verdict counts once.
         verdict = (digest_of(data), finding.message)
         if self._judged.get(claim.key) != verdict:
             self._judged[claim.key] = verdict
-            self._metrics.judged(admitted=finding.admitted, reason=finding.reason)
+            self._metrics.judged(finding.result, finding.reason)
         return finding
 
-    async def _compiled(self, digest: str, data: bytes, backing: Backing | None) -> Artifact:
+    async def _compiled(
+        self, claim: Claim, digest: str, data: bytes, backing: Backing | None, on_step: OnStep
+    ) -> Artifact:
+        def on_wait(before: int) -> None:
+            on_step(Step.COMPILING, f"waits for the compiler; {before} modules come before it" if before else "")
+
+        on_wait(0)
         try:
-            if self._settings is None:
-                self._settings = await engine_settings(self._pool_file, backing=backing or "")
-            key = compiled_key(digest, self._settings, self._machine)
-            async with self._compiling[key]:
-                known = self._artifacts.get(key)
-                if known is None:
-                    known = await self._load_or_compile(key, digest, data, backing)
-                    self._artifacts[key] = known
-                return known
+            return await self._artifacts.obtain(claim.key, digest, data, backing, on_wait)
         except CompileFailed as error:
             if error.reason.permanent:
                 refusal = (
@@ -260,29 +203,30 @@ class Preparer:
         except OSError as error:
             raise NotNowError(Step.COMPILING, Waiting.COMPILE_FAILED, f"{error}") from error
 
-    async def _load_or_compile(self, key: str, digest: str, data: bytes, backing: Backing | None) -> Artifact:
-        code = await asyncio.to_thread(self._store.compiled, key)
-        if code is not None:
-            sealed = await asyncio.to_thread(sealed_copy, code)
-            return Artifact(key, digest, sealed.fd, sealed.size, sealed.sha256)
-        async with self._compilers:
-            compiled = await compile_module(data, self._pool_file, backing=backing or "")
-        self._metrics.compiled(compiled.seconds)
-        try:
-            await self._keep(self._keep_compiled, key, compiled.fd, compiled.size)
-        except BaseException:
-            compiled.close()
-            raise
-        return Artifact(key, digest, compiled.fd, compiled.size, compiled.sha256)
 
-    async def _keep(self, keep: Callable[P, object], *arguments: P.args, **named: P.kwargs) -> None:
-        """On disk, in a thread, with room made for it. A cache that can't be written is none, and no more than that."""
-        try:
-            await asyncio.to_thread(keep, *arguments, **named)
-            digests = frozenset(it.digest for it in self._artifacts.values())
-            await asyncio.to_thread(self._store.prune, digests, frozenset(self._artifacts))
-        except OSError as error:
-            log.warning("the cache can't be written: %s", error)
+def in_force(pool: InstancePool, admission: NodeAdmission | None) -> InstancePool:
+    """The agent's own pool with the limits that its InstancePoolNode has.
 
-    def _keep_compiled(self, key: str, fd: int, size: int) -> None:
-        self._store.keep_compiled(key, os.pread(fd, size, 0))
+    What the region was cut for stays: a larger memory fits only once the agent is replaced.
+    """
+    if admission is None:
+        return pool
+    own, limits = pool.spec.module_limits, admission.module_limits
+    module_limits = msgspec.structs.replace(
+        limits,
+        memories=min(limits.memories, own.memories),
+        memory_pages=min(limits.memory_pages, own.memory_pages),
+    )
+    spec = msgspec.structs.replace(
+        pool.spec,
+        admission=Admission(mode=admission.mode),
+        module_limits=module_limits,
+        component_limits=admission.component_limits,
+    )
+    return msgspec.structs.replace(pool, spec=spec)
+
+
+def _not_fetched(error: PullFailedError) -> NotNowError | NeverError:
+    if isinstance(error.reason, Refusal):
+        return NeverError(error.reason, error.message)
+    return NotNowError(Step.PULLING, error.reason, error.message)

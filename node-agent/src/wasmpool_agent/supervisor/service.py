@@ -15,6 +15,9 @@ from typing import Final
 
 from wasmpool_agent.allocation_counts import AllocationCounts
 from wasmpool_agent.metrics import Metrics
+from wasmpool_agent.modules.cache import Cache
+from wasmpool_agent.modules.fetching import Modules
+from wasmpool_agent.modules.sources import Sources
 from wasmpool_agent.modules.store import Store
 from wasmpool_agent.protocol import Exited, ModuleFailed, Started
 from wasmpool_agent.supervisor.claiming import Claiming
@@ -47,11 +50,16 @@ class Supervisor:
         self._state = State()
         self._reserver = Reserver(settings.pool.spec, self._state.changed)
         self._journal = Journal(settings.cache)
+        metadata = settings.pool.metadata
+        cache = Cache(Store(settings.cache, int(settings.pool.spec.agent.cache.size_limit)), metrics)
+        sources = Sources(desired, metadata.namespace, metadata.name)
         self._preparer = Preparer(
             desired=desired,
             pool=settings.pool,
             pool_file=settings.pool_file,
-            store=Store(settings.cache),
+            sources=sources,
+            modules=Modules(sources, cache),
+            cache=cache,
             metrics=metrics,
         )
         self._purge_due = 0.0
@@ -185,6 +193,8 @@ class Supervisor:
         state = self._state
         if state.desired is None:
             return None
+        if self._preparer.judge_by(state.desired.admission):
+            self._claiming.judge_again()
         self._claiming.take_over(state.desired.assignments)
         self._claiming.prepare(group)
         due = None

@@ -40,8 +40,8 @@ from wasmpool_agent.protocol import (
 )
 from wasmpool_agent.region import Region
 from wasmpool_agent.slots import SlotTable
+from wasmpool_agent.supervisor.artifacts import Artifact
 from wasmpool_agent.supervisor.backoff import WORKERS
-from wasmpool_agent.supervisor.preparing import Artifact
 from wasmpool_api.instance_pool import Backing
 
 READY_SECONDS: Final = 60.0

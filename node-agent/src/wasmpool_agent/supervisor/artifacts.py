@@ -1,0 +1,129 @@
+"""Compiled code: from the cache, or from a compiler; each once, in a sealed memfd that workers map."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from weakref import WeakValueDictionary
+
+from wasmpool_agent.compiler import CompileFailed, compile_module, engine_settings, sealed_copy
+from wasmpool_agent.metrics import Metrics
+from wasmpool_agent.modules.cache import Cache
+from wasmpool_agent.modules.store import compiled_key, cpu_features
+from wasmpool_agent.supervisor.promises import ClaimKey
+from wasmpool_api.instance_pool import Backing
+
+COMPILERS: Final = 1
+"""At a time: each may use every CPU, and takes up to compiler.DEFAULT_MEMORY_LIMIT_BYTES of the pod's memory."""
+
+
+@dataclass(slots=True)
+class Artifact:
+    """Compiled code in a sealed memfd. `users`: claims that may still start it; without any it is closed."""
+
+    key: str
+    digest: str
+    fd: int
+    size: int
+    sha256: str
+    users: set[ClaimKey] = field(default_factory=set[ClaimKey])
+
+
+class Artifacts:
+    """Owns the descriptors. However many workloads come at once, `COMPILERS` modules are compiled at a time."""
+
+    def __init__(self, pool_file: Path, cache: Cache, metrics: Metrics) -> None:
+        self._pool_file = pool_file
+        self._cache = cache
+        self._metrics = metrics
+        self._artifacts: dict[str, Artifact] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._compilers = asyncio.Semaphore(COMPILERS)
+        self._queued = 0
+        self._settings: str | None = None
+        self._machine = cpu_features()
+
+    def get(self, key: str) -> Artifact | None:
+        """Known compiled code."""
+        return self._artifacts.get(key)
+
+    def release(self, claim: ClaimKey) -> list[str]:
+        """The claim starts nothing any more. Gives the keys of artifacts that nobody uses now; they are closed."""
+        unused: list[str] = []
+        for key, artifact in list(self._artifacts.items()):
+            artifact.users.discard(claim)
+            if not artifact.users:
+                os.close(artifact.fd)
+                del self._artifacts[key]
+                self._cache.unpin(key)
+                unused.append(key)
+        return unused
+
+    def discard(self, key: str) -> None:
+        """Compiled code that a worker could not load: it is made anew."""
+        self._cache.drop_compiled(key)
+        self._cache.unpin(key)
+        artifact = self._artifacts.pop(key, None)
+        if artifact is not None:
+            os.close(artifact.fd)
+
+    def close(self) -> None:
+        """Idempotent."""
+        for artifact in self._artifacts.values():
+            os.close(artifact.fd)
+        self._artifacts.clear()
+
+    async def obtain(
+        self, claim: ClaimKey, digest: str, data: bytes, backing: Backing | None, on_wait: Callable[[int], None]
+    ) -> Artifact:
+        """Raises CompileFailed, OSError. `on_wait` is told how many modules are to be compiled before this one."""
+        if self._settings is None:
+            self._settings = await engine_settings(self._pool_file, backing=backing or "")
+        key = compiled_key(digest, self._settings, self._machine)
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            known = self._artifacts.get(key)
+            if known is None:
+                known = await self._load(key, digest)
+                if known is None:
+                    known = await self._compile(key, digest, data, backing, on_wait)
+                self._artifacts[key] = known
+                self._cache.pin(key, digest)
+            # NB: before the lock is given up, for an artifact without users may be closed.
+            known.users.add(claim)
+            return known
+
+    async def _load(self, key: str, digest: str) -> Artifact | None:
+        code = await self._cache.compiled(key)
+        if code is None:
+            return None
+        sealed = await asyncio.to_thread(sealed_copy, code)
+        return Artifact(key, digest, sealed.fd, sealed.size, sealed.sha256)
+
+    async def _compile(
+        self, key: str, digest: str, data: bytes, backing: Backing | None, on_wait: Callable[[int], None]
+    ) -> Artifact:
+        if self._compilers.locked():
+            on_wait(self._queued)
+        self._queued += 1
+        self._metrics.compiles_queued(self._queued)
+        try:
+            async with self._compilers:
+                on_wait(0)
+                try:
+                    compiled = await compile_module(data, self._pool_file, backing=backing or "")
+                except CompileFailed as error:
+                    self._metrics.compile_failed(error.reason)
+                    raise
+        finally:
+            self._queued -= 1
+            self._metrics.compiles_queued(self._queued)
+        self._metrics.compiled(compiled.seconds)
+        try:
+            code = await asyncio.to_thread(os.pread, compiled.fd, compiled.size, 0)
+            await self._cache.keep_compiled(key, code)
+        except BaseException:
+            compiled.close()
+            raise
+        return Artifact(key, digest, compiled.fd, compiled.size, compiled.sha256)
