@@ -142,7 +142,6 @@ def test_a_folder_stands_for_the_config_map_of_its_name(files: Files) -> None:
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
-        ({"module": {"image": "ghcr.io/a/b:1"}, "run": {"command": {"restartPolicy": "Never"}}}, "module.image"),
         ({"module": {"configMap": {"name": "guests", "key": "hello.wasm"}}, "run": {"http": {}}}, "run.http"),
         (
             {"module": {"configMap": {"name": "guests", "key": "hello.wasm"}}, "run": {"command": {}}, "burst": 2},

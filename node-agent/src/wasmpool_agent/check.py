@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from wasmpool_agent.errors import UserError
-from wasmpool_agent.modules.inspecting import Finding, examine_inspected
+from wasmpool_agent.check_sources import Found
+from wasmpool_agent.modules.inspecting import Finding, examine_inspected, module_status
 from wasmpool_agent.modules.sources import digest_of
 from wasmpool_api.admission import COMPONENT_LIMITS
 from wasmpool_api.instance_pool import InstancePool, InstancePoolSpec
@@ -25,17 +24,21 @@ RFC_INSTANCE_COUNT: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One file and what was found. `inspection`: None where the finding is that it can't be read."""
+    """One module and what was found. `name`: the file or reference, as given. `image`: of a reference, what it meant.
 
-    path: Path
+    `inspection`: None where the finding is that it can't be read.
+    """
+
+    name: str
     size_bytes: int
     digest: str
     finding: Finding
     inspection: Inspection | None
+    image: str = ""
 
     def status(self, inspection: Inspection) -> ModuleStatus:
         """As a workload's status has it."""
-        return ModuleStatus(digest=self.digest, size_bytes=self.size_bytes, needs=inspection.needs)
+        return module_status(inspection, self.digest, self.size_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Suggested:
     suggestion: Suggestion
     cost: Cost | None
     problem: str
-    refused: tuple[tuple[Path, Finding], ...]
+    refused: tuple[tuple[str, Finding], ...]
 
 
 def default_pool() -> InstancePool:
@@ -81,20 +84,16 @@ def default_pool() -> InstancePool:
     )
 
 
-def check(path: Path, pool: InstancePool, entrypoint: str) -> Checked:
-    """Raises UserError where the file can't be read."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
-    digest = digest_of(data)
+def check(found: Found, pool: InstancePool, entrypoint: str) -> Checked:
+    """The verdict on what was found."""
+    data, digest = found.data, digest_of(found.data)
     try:
         inspection = inspect(data)
     except ModuleInvalid as error:
-        return Checked(path, len(data), digest, Finding(Refusal.MODULE_INVALID, str(error)), None)
-    status = ModuleStatus(digest=digest, size_bytes=len(data), needs=inspection.needs)
-    finding = examine_inspected(inspection, status, pool, None, entrypoint)
-    return Checked(path, len(data), digest, finding, inspection)
+        invalid = Finding(Refusal.MODULE_INVALID, str(error))
+        return Checked(found.name, len(data), digest, invalid, None, found.image)
+    finding = examine_inspected(inspection, module_status(inspection, digest, len(data)), pool, None, entrypoint)
+    return Checked(found.name, len(data), digest, finding, inspection, found.image)
 
 
 def rows(inspection: Inspection, pool: InstancePool) -> Iterator[Row]:
@@ -125,11 +124,11 @@ def suggest(checked: Sequence[Checked], pool: InstancePool, entrypoint: str) -> 
     suggestion = smallest_limits([inspection for _, inspection in readable])
     spec = suggestion.applied_to(pool.spec)
     tried = msgspec.structs.replace(pool, spec=spec)
-    refused: list[tuple[Path, Finding]] = []
+    refused: list[tuple[str, Finding]] = []
     for it, inspection in readable:
         finding = examine_inspected(inspection, it.status(inspection), tried, None, entrypoint)
         if not finding.admitted:
-            refused.append((it.path, finding))
+            refused.append((it.name, finding))
     try:
         return Suggested(suggestion, cost(spec), "", tuple(refused))
     except RegionError as error:

@@ -25,13 +25,15 @@ def as_json(checked: Sequence[Checked], pool: InstancePool, suggested: Suggested
 def _module(checked: Checked) -> dict[str, Any]:
     finding = checked.finding
     module: dict[str, Any] = {
-        "file": str(checked.path),
+        "file": checked.name,
         "digest": checked.digest,
         "sizeBytes": checked.size_bytes,
         "admitted": finding.admitted,
         "reason": finding.reason.value,
         "message": finding.message,
     }
+    if checked.image:
+        module["image"] = checked.image
     if checked.inspection is not None:
         module |= _inspection(checked.inspection)
     if finding.verdict is not None:
@@ -117,7 +119,7 @@ def _suggestion(suggested: Suggested) -> dict[str, Any]:
     else:
         found["problem"] = suggested.problem
     found["stillRefused"] = [
-        {"file": str(path), "reason": finding.reason.value, "message": finding.message}
-        for path, finding in suggested.refused
+        {"file": name, "reason": finding.reason.value, "message": finding.message}
+        for name, finding in suggested.refused
     ]
     return found

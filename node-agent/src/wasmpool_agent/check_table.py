@@ -28,7 +28,7 @@ def as_table(checked: Sequence[Checked], pool: InstancePool, suggested: Suggeste
 def _module(checked: Checked, pool: InstancePool) -> Iterator[str]:
     finding = checked.finding
     verdict = "Admitted" if finding.admitted else f"Refused, {finding.reason.value}"
-    yield f"{checked.path}: {verdict}: {finding.message}"
+    yield f"{checked.name}: {verdict}: {finding.message}"
     yield f"  {checked.size_bytes} bytes, {checked.digest}"
     inspection = checked.inspection
     if inspection is None:
@@ -94,8 +94,8 @@ def _suggestion(suggested: Suggested | None) -> Iterator[str]:
         yield f"  {_cost(suggested.cost, limits.module_limits)}"
     else:
         yield f"  they make no region: {suggested.problem}"
-    for path, finding in suggested.refused:
-        yield f"  no limits admit {path}: {finding.reason.value}: {finding.message}"
+    for name, finding in suggested.refused:
+        yield f"  no limits admit {name}: {finding.reason.value}: {finding.message}"
 
 
 def _cost(found: Cost, limits: ModuleLimits) -> str:

@@ -20,12 +20,14 @@ from prometheus_client import disable_created_metrics
 
 from wasmpool_agent import check as checking
 from wasmpool_agent.check_json import as_json
+from wasmpool_agent.check_sources import find
 from wasmpool_agent.check_table import as_table
 from wasmpool_agent.errors import UserError, one_line
 from wasmpool_agent.http_server import Address, Probes, serving
 from wasmpool_agent.logs import LogFormat, configure, rfc3339
 from wasmpool_agent.manifests import read_pool_strictly
 from wasmpool_agent.metrics import Metrics
+from wasmpool_agent.modules.registries import PULL_SECRETS, docker_config, mounted_secrets
 from wasmpool_agent.pool_file import PoolFileError, read_pool
 from wasmpool_agent.standalone import FileNode
 from wasmpool_agent.standalone_plan import Report
@@ -92,7 +94,12 @@ def _parser() -> argparse.ArgumentParser:
         help="say whether a pool would admit modules; runs nothing",
         epilog="exit status: 0 all are admitted, 1 one is refused, 2 a file, a field or an option is wrong",
     )
-    check.add_argument("modules", type=Path, nargs="+", metavar="GUEST.wasm")
+    check.add_argument(
+        "modules",
+        nargs="+",
+        metavar="GUEST",
+        help="a file, or oci://REGISTRY/REPOSITORY:TAG with the credentials of `docker login`",
+    )
     check.add_argument("--pool", type=Path, metavar="FILE", help="the InstancePool; default: the limits' defaults")
     check.add_argument("--entrypoint", default="_start", help="the function that is to be called; default %(default)s")
     check.add_argument("--output", choices=("table", "json"), default="table", help="default %(default)s")
@@ -117,7 +124,8 @@ def _version(_: argparse.Namespace) -> int:
 
 def _check(parsed: argparse.Namespace) -> int:
     pool = read_pool_strictly(parsed.pool) if parsed.pool is not None else checking.default_pool()
-    checked = [checking.check(path, pool, parsed.entrypoint) for path in parsed.modules]
+    found = asyncio.run(find(parsed.modules, pool))
+    checked = [checking.check(each, pool, parsed.entrypoint) for each in found]
     suggested = checking.suggest(checked, pool, parsed.entrypoint) if parsed.suggest else None
     show = as_json if parsed.output == "json" else as_table
     sys.stdout.write(show(checked, pool, suggested, suggest=parsed.suggest) + "\n")
@@ -137,7 +145,10 @@ def _serve(parsed: argparse.Namespace) -> int:
         version=version(DISTRIBUTION),
         wasmtime_version=version("wasmtime"),
     )
-    settings = Settings(pool, parsed.pool, _directory(parsed.cache_dir), agent)
+    credentials = mounted_secrets(PULL_SECRETS, pool.metadata.namespace)
+    # A directory of the node may serve agents of several pools.
+    cache = _directory(parsed.cache_dir / f"{pool.metadata.namespace}.{pool.metadata.name}")
+    settings = Settings(pool, parsed.pool, cache, agent, credentials)
     return asyncio.run(_serve_node(settings, node, namespace, Address.parse(parsed.listen)))
 
 
@@ -166,7 +177,14 @@ def _run(parsed: argparse.Namespace) -> int:
             cache = Path(
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="wasmpool-", ignore_cleanup_errors=True))
             )
-        settings = Settings(pool, parsed.pool.resolve(), _directory(cache), agent, edge_seconds=LOCAL_EDGE_SECONDS)
+        settings = Settings(
+            pool,
+            parsed.pool.resolve(),
+            _directory(cache),
+            agent,
+            docker_config,
+            edge_seconds=LOCAL_EDGE_SECONDS,
+        )
         return asyncio.run(_run_files(settings, parsed.workloads, node, Address.parse(parsed.listen), once=parsed.once))
 
 

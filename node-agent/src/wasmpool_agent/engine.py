@@ -83,7 +83,8 @@ def settings_key(spec: InstancePoolSpec, backing: Backing | None = None) -> str:
     tunables = tunables_for(allocator_kind(spec, backing), DEFAULT_TUNABLES)
     settings = {**_FEATURES, **asdict(tunables)}
     text = ",".join(f"{name}={int(value)}" for name, value in sorted(settings.items()))
-    return f"wasmtime={version('wasmtime')},{text}"
+    # NB: the agent's own, for it changes modules before they are compiled: see data_segments.
+    return f"agent={version('wasmpool-node-agent')},wasmtime={version('wasmtime')},{text}"
 
 
 _GUEST: Final = """(module (memory (export "m") 1) (data (i32.const 16) "probe")

@@ -11,7 +11,7 @@ from wasmpool_api.not_yet import workload_not_yet
 from wasmpool_api.placement import Claim, NamespaceLimit, Node, Placement, Request, place
 from wasmpool_api.reasons import PERMANENT, Outcome, Progress, Refusal, Waiting
 from wasmpool_api.revisions import Revision, revision_of
-from wasmpool_api.wasm_workload import RestartPolicy, WasmWorkload
+from wasmpool_api.wasm_workload import ModuleStatus, RestartPolicy, WasmWorkload
 
 NODE: Final = "local"
 
@@ -41,11 +41,11 @@ class Plan:
 class Ledger:
     """What is remembered from one status to the next, because an assignment's end makes the agent forget it.
 
-    `digests`: by the name of the revision that was inspected. `done` and `failed`: indexes by revision. `last`: the
+    `modules`: by the name of the revision that was inspected. `done` and `failed`: indexes by revision. `last`: the
     last entry of each revision.
     """
 
-    digests: dict[str, str] = field(default_factory=dict[str, str])
+    modules: dict[str, ModuleStatus] = field(default_factory=dict[str, ModuleStatus])
     done: dict[str, frozenset[int]] = field(default_factory=dict[str, frozenset[int]])
     failed: dict[str, frozenset[int]] = field(default_factory=dict[str, frozenset[int]])
     out: dict[str, frozenset[int]] = field(default_factory=dict[str, frozenset[int]])
@@ -57,7 +57,7 @@ class Ledger:
         for entry in status.workloads:
             self.last[entry.revision] = entry
             if entry.state is WorkloadState.INSPECTED and entry.module is not None:
-                self.digests[entry.revision] = entry.module.digest
+                self.modules[entry.revision] = entry.module
             failed = parse_indexes(entry.failed)
             self.failed[entry.revision] = self.failed.get(entry.revision, frozenset()) | failed
             done = self.done.get(entry.revision, frozenset())
@@ -77,11 +77,11 @@ def plan(
             reports[_label(workload)] = refused
             continue
         first = revision_of(workload)
-        digest = ledger.digests.get(first.name)
-        if digest is None:
+        module = ledger.modules.get(first.name)
+        if module is None:
             inspecting.append((workload, first))
         else:
-            revision = revision_of(workload, digest)
+            revision = revision_of(workload, module.digest, module.image)
             running[Claim(workload.metadata.uid, revision.name)] = (workload, revision)
     placements = _placements(pool, running, status, ledger)
     assignments: list[Assignment] = []

@@ -154,7 +154,7 @@ def test_pull_secrets_are_those_of_the_workloads_namespace() -> None:
 @pytest.mark.parametrize(
     ("changed", "field"),
     [
-        ({"module": {"image": "ghcr.io/a/b:1"}}, r"module\.image"),
+        ({"module": {"pullPolicy": "Always"}}, "module"),
         ({"run": {"http": {}}}, r"run\.http"),
     ],
 )

@@ -56,7 +56,7 @@ def _status(*entries: NodeWorkload) -> InstancePoolNodeStatus:
 
 
 def _inspected(*workloads: WasmWorkload) -> Ledger:
-    return Ledger(digests={revision_of(it).name: DIGEST for it in workloads})
+    return Ledger(modules={revision_of(it).name: ModuleStatus(digest=DIGEST) for it in workloads})
 
 
 def _slots(found: Plan) -> dict[str, int]:

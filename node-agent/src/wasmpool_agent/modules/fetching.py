@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from wasmpool_agent.modules.cache import Cache
+from wasmpool_agent.modules.images import Images
 from wasmpool_agent.modules.sources import PullFailedError, Sources, digest_of
 from wasmpool_api.reasons import Waiting
 from wasmpool_api.revisions import Revision
@@ -22,16 +23,22 @@ class Fetched:
 class Modules:
     """Every method raises PullFailedError."""
 
-    def __init__(self, sources: Sources, cache: Cache) -> None:
+    def __init__(self, sources: Sources, images: Images, cache: Cache) -> None:
         self._sources = sources
+        self._images = images
         self._cache = cache
 
     async def newest(self, revision: Revision) -> Fetched:
         """What the source has now; a tag is resolved anew."""
+        if revision.module.image is not None:
+            image, data = await self._images.newest(revision)
+            return Fetched(data, image)
         return Fetched(await self._in_config_map(revision))
 
     async def pinned(self, revision: Revision) -> bytes:
         """The module with the revision's digest and no other."""
+        if revision.module.image is not None:
+            return await self._images.pinned(revision)
         kept = await self._cache.module(revision.digest)
         if kept is not None:
             return kept

@@ -40,10 +40,8 @@ def digest_of(data: bytes) -> str:
 def refuse_unsupported(revision: Revision) -> None:
     """Raises PullFailedError for what the API has and this agent has not. Nothing is pretended."""
     problems: list[str] = []
-    if revision.module.image is not None:
-        problems.append("module.image: this agent can't pull images yet; allowed is module.configMap")
-    elif revision.module.config_map is None:
-        problems.append("module: no source is given; allowed is module.configMap")
+    if (revision.module.image is None) == (revision.module.config_map is None):
+        problems.append("module: allowed is exactly one of image and configMap")
     if revision.run.http is not None:
         problems.append("run.http: this agent can't serve requests yet; allowed is run.command")
     elif revision.run.command is None:

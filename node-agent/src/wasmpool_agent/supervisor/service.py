@@ -17,8 +17,12 @@ from wasmpool_agent.allocation_counts import AllocationCounts
 from wasmpool_agent.metrics import Metrics
 from wasmpool_agent.modules.cache import Cache
 from wasmpool_agent.modules.fetching import Modules
+from wasmpool_agent.modules.images import Images
+from wasmpool_agent.modules.pulled import Pulled
+from wasmpool_agent.modules.registries import registries_of
 from wasmpool_agent.modules.sources import Sources
 from wasmpool_agent.modules.store import Store
+from wasmpool_agent.oci.client import RegistryClient
 from wasmpool_agent.protocol import Exited, ModuleFailed, Started
 from wasmpool_agent.supervisor.claiming import Claiming
 from wasmpool_agent.supervisor.cpus import usable_cpus
@@ -53,12 +57,14 @@ class Supervisor:
         metadata = settings.pool.metadata
         cache = Cache(Store(settings.cache, int(settings.pool.spec.agent.cache.size_limit)), metrics)
         sources = Sources(desired, metadata.namespace, metadata.name)
+        self._registries = RegistryClient(registries_of(settings.pool))
+        images = Images(self._registries, sources, settings.pool_credentials, cache, Pulled(settings.cache), metrics)
         self._preparer = Preparer(
             desired=desired,
             pool=settings.pool,
             pool_file=settings.pool_file,
             sources=sources,
-            modules=Modules(sources, cache),
+            modules=Modules(sources, images, cache),
             cache=cache,
             metrics=metrics,
         )
@@ -77,7 +83,7 @@ class Supervisor:
     async def run(self) -> None:
         """Until `stop`."""
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self._registries, asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._follow(), name="follow"),
                     group.create_task(self._hold(), name="hold"),

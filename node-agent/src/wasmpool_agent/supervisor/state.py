@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from wasmpool_agent.modules.registries import PoolCredentials
 from wasmpool_agent.status import EDGE_SECONDS
 from wasmpool_agent.supervisor.claims import Claim
 from wasmpool_agent.supervisor.ports import Desired
@@ -28,13 +29,15 @@ class Clocks:
 class Settings:
     """`pool_file`: the same pool, for the children. `cache`: a directory that outlives this process, at best.
 
-    `edge_seconds`: the least between two writes of the status.
+    `pool_credentials`: for registries, beside those that a workload brings. `edge_seconds`: the least between two
+    writes of the status.
     """
 
     pool: InstancePool
     pool_file: Path
     cache: Path
     agent: AgentInfo
+    pool_credentials: PoolCredentials
     edge_seconds: float = EDGE_SECONDS
 
 
