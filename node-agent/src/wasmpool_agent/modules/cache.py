@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from wasmpool_agent.metrics import Metrics
@@ -33,11 +34,11 @@ class Cache:
 
     async def module(self, digest: str) -> bytes | None:
         """A module that was kept, whole and unchanged."""
-        return await self._look(Kind.MODULE, digest)
+        return await self._look(Kind.MODULE, self._store.module, digest)
 
     async def compiled(self, key: str) -> bytes | None:
         """Compiled code that was kept, whole and unchanged."""
-        return await self._look(Kind.COMPILED, key)
+        return await self._look(Kind.COMPILED, self._store.compiled, key)
 
     async def keep_module(self, data: bytes) -> None:
         """If the disk lets it."""
@@ -75,8 +76,7 @@ class Cache:
         self._metrics.evicted(removed)
         self._metrics.cache_sizes(sizes)
 
-    async def _look(self, kind: Kind, name: str) -> bytes | None:
-        look = self._store.module if kind is Kind.MODULE else self._store.compiled
+    async def _look(self, kind: Kind, look: Callable[[str], bytes | None], name: str) -> bytes | None:
         try:
             found = await asyncio.to_thread(look, name)
         except OSError as error:

@@ -1,7 +1,7 @@
 """What a revision names in its namespace: ConfigMaps, Secrets. A failure says which object, which key, what to do."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -128,7 +128,7 @@ class Sources:
             return _Object(title, await self._objects.secret(namespace, name))
 
     @contextmanager
-    def _told(self, title: str, field: str, namespace: str, role: str) -> Iterator[None]:
+    def _told(self, title: str, field: str, namespace: str, role: str) -> Generator[None]:
         try:
             yield
         except AbsentError as error:
