@@ -24,6 +24,8 @@ RESTARTS_FORGIVEN_AFTER_SECONDS = 600.0
 """A run of this length forgets the failures before it, as with the kubelet."""
 PULLS = Backoff(first_seconds=1.0, most_seconds=60.0)
 """Of modules that are missing or broken. A minute at most: whoever mends one is waiting for it."""
+REGISTRY_LOOKS = Backoff(first_seconds=5.0, most_seconds=300.0)
+"""At an image that was refused: its tag may have moved, but public registries count who asks."""
 REGION = Backoff(first_seconds=2.0, most_seconds=60.0)
 WORKERS = Backoff(first_seconds=0.5, most_seconds=60.0)
 API = Backoff(first_seconds=0.5, most_seconds=30.0)

@@ -5,7 +5,7 @@ import logging
 from typing import Final
 
 from wasmpool_agent.protocol import LoadReason, ModuleFailed
-from wasmpool_agent.supervisor.backoff import PULLS
+from wasmpool_agent.supervisor.backoff import PULLS, REGISTRY_LOOKS
 from wasmpool_agent.supervisor.claims import Claim, Step
 from wasmpool_agent.supervisor.journal import Journal
 from wasmpool_agent.supervisor.preparing import NeverError, NotNowError, Preparer
@@ -18,7 +18,7 @@ from wasmpool_api.wasm_workload import RestartPolicy
 
 LOOK_SECONDS: Final = 5.0
 LOOKS_PER_SECOND: Final = 10.0
-"""A refused module is fetched anew so often, for somebody may be mending it; all of them together not more often."""
+"""A refused module is read anew so often, for somebody may be mending it; all of them together not more often."""
 
 log = logging.getLogger(__name__)
 
@@ -140,10 +140,12 @@ class Claiming:
             self._state.changed()
             failures += 1
             refused = claim.step is Step.REFUSED
-            await asyncio.sleep(self._pause_of_the_refused() if refused else PULLS.seconds(failures))
+            await asyncio.sleep(self._refused_seconds(claim, failures) if refused else PULLS.seconds(failures))
 
-    def _pause_of_the_refused(self) -> float:
-        refused = sum(claim.step is Step.REFUSED for claim in self._state.claims.values())
+    def _refused_seconds(self, claim: Claim, failures: int) -> float:
+        if claim.from_registry:
+            return REGISTRY_LOOKS.seconds(failures)
+        refused = sum(it.step is Step.REFUSED for it in self._state.claims.values())
         return max(LOOK_SECONDS, refused / LOOKS_PER_SECOND)
 
     async def _inspect(self, claim: Claim) -> bool:

@@ -43,7 +43,8 @@ class Prepared:
 class Claim:
     """`accepted`: the slots that it may use. `assigned` is False once the assignment is gone and instances still end.
 
-    `load_failures`: how often workers have refused its compiled code.
+    `load_failures`: how often workers have refused its compiled code. `from_registry`: whether looking at its module
+    again is a question to somebody else's server.
     """
 
     assignment: Assignment
@@ -57,6 +58,7 @@ class Claim:
     accepted: int = 0
     assigned: bool = True
     load_failures: int = 0
+    from_registry: bool = False
     _indexes: tuple[str, frozenset[int]] = ("", frozenset())
 
     @property

@@ -95,6 +95,7 @@ class Preparer:
     async def inspect(self, claim: Claim) -> Finding:
         """The module as it is now, and the verdict. Raises NotNowError, NeverError."""
         revision = await self._revision(claim)
+        claim.from_registry = revision.module.image is not None
         try:
             fetched = await self._modules.newest(revision)
         except PullFailedError as error:
