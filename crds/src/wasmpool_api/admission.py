@@ -21,7 +21,7 @@ from wasmpool_api.instance_pool import AdmissionMode, AllocationType, Backing, F
 from wasmpool_api.limits import ComponentLimits, ModuleLimits
 from wasmpool_api.reasons import Outcome, Refusal
 from wasmpool_api.wasm import UNSUPPORTED, Component, Feature
-from wasmpool_api.wasm_workload import ModuleNeeds, WorkloadLimits
+from wasmpool_api.wasm_workload import ComponentNeeds, ModuleNeeds, WorkloadLimits
 
 FEATURES: Final = "features"
 """The field of a violation that no limit has to do with."""
@@ -77,13 +77,17 @@ def judge(
     mode: AdmissionMode = AdmissionMode.ENFORCE,
     slot_fields: frozenset[str] = SLOT_FIELDS,
     component: Component | None = None,
+    sums: ComponentNeeds | None = None,
     component_limits: ComponentLimits | None = None,
 ) -> Verdict:
     """Whether a module with such needs may run in the pool called `pool`.
 
     `mode` Count admits what only the limits would refuse; of `slot_fields` nothing is ever admitted beyond the limit.
-    `component`: what it is made of, where it is one and that is known; `component_limits` are for that.
+    `component`: what it is made of, where it is one and that is known; `component_limits` are for that. `sums`: what a
+    component's core instances have together, where only that is known: the verdict is the same, its words don't say
+    which core module it is.
     """
+    together = component.needs if component is not None else sums
     enforced_fields = slot_fields if mode is AdmissionMode.COUNT else None
     violations = tuple(
         violation
@@ -91,7 +95,7 @@ def judge(
             _features(needs),
             _workload_limits(limits, workload_limits, pool),
             _limits(needs, limits, workload_limits, pool, enforced_fields, component),
-            _component_limits(component, limits, component_limits or ComponentLimits(), pool, enforced_fields),
+            _component_limits(together, limits, component_limits or ComponentLimits(), pool, enforced_fields),
         )
         for violation in found
     )
@@ -117,22 +121,30 @@ def judge_for(
     workload_limits: WorkloadLimits | None,
     pool: str,
     component: Component | None = None,
+    *,
+    sums: ComponentNeeds | None = None,
 ) -> Verdict:
     """`judge` with the limits and the mode that the pool's spec has."""
-    allocation = spec.allocation
-    base_pages = allocation.type is AllocationType.POOLING and (
-        allocation.backing is Backing.BASE_PAGES or allocation.fallback is Fallback.BASE_PAGES
-    )
     return judge(
         needs,
         spec.module_limits,
         workload_limits,
         pool,
         mode=spec.admission.mode,
-        slot_fields=BASE_PAGES_FIELDS if base_pages else SLOT_FIELDS,
+        slot_fields=slot_fields_of(spec),
         component=component,
+        sums=sums,
         component_limits=spec.component_limits,
     )
+
+
+def slot_fields_of(spec: InstancePoolSpec) -> frozenset[str]:
+    """The limits that an agent has set memory aside for: a change of one of them needs a new agent."""
+    allocation = spec.allocation
+    base_pages = allocation.type is AllocationType.POOLING and (
+        allocation.backing is Backing.BASE_PAGES or allocation.fallback is Fallback.BASE_PAGES
+    )
+    return BASE_PAGES_FIELDS if base_pages else SLOT_FIELDS
 
 
 def _features(needs: ModuleNeeds) -> Iterator[Violation]:
@@ -195,22 +207,22 @@ def _of_modules(attribute: str, name: str, modules: Sequence[ModuleNeeds], allow
 
 
 def _component_limits(
-    component: Component | None,
+    sums: ComponentNeeds | None,
     limits: ModuleLimits,
     component_limits: ComponentLimits,
     pool: str,
     enforced: frozenset[str] | None,
 ) -> Iterator[Violation]:
-    if component is None:
+    if sums is None:
         return
     for field in msgspec.structs.fields(ComponentLimits):
-        needed: int = getattr(component.needs, field.name)
+        needed: int = getattr(sums, field.name)
         allowed: int = getattr(component_limits, field.name)
         name = field.encode_name
         if needed > allowed:
             message = f"{COMPONENT_LIMITS}{name}: the component makes {needed}, pool {pool} allows {allowed}"
             yield Violation(COMPONENT_LIMITS + name, needed, allowed, message, enforced is None or name in enforced)
-    together, slot = component.needs.memories, limits.memories
+    together, slot = sums.memories, limits.memories
     if slot < together <= component_limits.memories:
         message = f"memories: the component makes {together}, a slot of pool {pool} has room for {slot}"
         yield Violation("memories", together, slot, message)

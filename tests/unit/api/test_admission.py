@@ -187,6 +187,30 @@ def test_a_slot_must_have_room_for_all_memories_of_a_component() -> None:
     assert found.message == "memories: the component makes 3, a slot of pool web has room for 1"
 
 
+@given(
+    st.fixed_dictionaries({"instances": st.integers(0, 40), "memories": st.integers(0, 4), "tables": st.integers(0, 25)}),
+    st.integers(0, 4),
+    st.sampled_from(AdmissionMode),
+    st.sampled_from([frozenset({"memories", "memoryPages"}), BASE_PAGES_FIELDS]),
+)
+def test_the_sums_of_a_component_alone_give_the_same_verdict(
+    sums: dict[str, int], allowed: int, mode: AdmissionMode, slot_fields: frozenset[str]
+) -> None:
+    """An operator knows no more of it."""
+    whole = component(ModuleNeeds(globals=11), **sums)
+    changes: dict[str, object] = {
+        "mode": mode,
+        "slot_fields": slot_fields,
+        "component_limits": ComponentLimits(memories=allowed),
+    }
+    seen = verdict(ModuleNeeds(globals=11), component=whole, **changes)
+    told = verdict(ModuleNeeds(globals=11), sums=whole.needs, **changes)
+    assert (told.admitted, told.reason, told.would_refuse) == (seen.admitted, seen.reason, seen.would_refuse)
+    assert [(it.field, it.needed, it.allowed, it.enforced) for it in told.violations] == [
+        (it.field, it.needed, it.allowed, it.enforced) for it in seen.violations
+    ]
+
+
 @pytest.mark.parametrize(
     ("backing", "sums", "admitted"),
     [
