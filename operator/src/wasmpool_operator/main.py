@@ -23,7 +23,7 @@ from wasmpool_operator.handlers import registry_of
 from wasmpool_operator.kube import open_cluster
 from wasmpool_operator.lease import Lease, LeaseLost, LeaseSettings
 from wasmpool_operator.metrics import Metrics
-from wasmpool_operator.pool.manifests import AgentSettings
+from wasmpool_operator.pool.agent_pod import AgentSettings
 from wasmpool_operator.ports import Cluster, ClusterError
 from wasmpool_operator.queue import ReconcileQueue
 from wasmpool_operator.reconcile import Reconciler

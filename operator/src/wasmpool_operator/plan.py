@@ -10,7 +10,7 @@ from wasmpool_api.not_yet import pool_not_yet
 from wasmpool_api.reasons import PoolReason
 from wasmpool_api.region import RegionError
 from wasmpool_operator.actions import Step, WriteStatus
-from wasmpool_operator.pool.manifests import AgentSettings
+from wasmpool_operator.pool.agent_pod import AgentSettings
 from wasmpool_operator.pool.members import Member
 from wasmpool_operator.pool.observe import Observed
 from wasmpool_operator.pool.plan import (

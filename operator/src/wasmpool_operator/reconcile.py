@@ -12,7 +12,7 @@ from wasmpool_operator.apply import Applier
 from wasmpool_operator.cache import Cache
 from wasmpool_operator.metrics import Metrics
 from wasmpool_operator.plan import Plan, plan, status_action
-from wasmpool_operator.pool.manifests import AgentSettings
+from wasmpool_operator.pool.agent_pod import AgentSettings
 from wasmpool_operator.pool.observe import Memory, Survey, huge_pages_of, managed, observe
 from wasmpool_operator.pool.plan import Problem
 from wasmpool_operator.ports import Cluster, Conflict, NotServedYet, Refused

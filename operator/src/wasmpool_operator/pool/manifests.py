@@ -1,65 +1,39 @@
 """The objects that make up a pool's agents. Pure: an InstancePool in, manifests out."""
 
-import math
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
+from wasmpool_api.admission import BASE_PAGES_FIELDS, slot_fields_of
 from wasmpool_api.codec import encode
-from wasmpool_api.instance_pool import HUGE_PAGE_RESOURCE, Backing, InstancePool, InstancePoolSpec
+from wasmpool_api.instance_pool import Admission, InstancePool, InstancePoolSpec
+from wasmpool_api.instance_pool_node import NodeAdmission
+from wasmpool_api.limits import ComponentLimits, ModuleLimits
 from wasmpool_api.meta import (
-    AGENT_CONTAINER,
     API_VERSION,
     GROUP,
     INSTANCE_POOL,
     INSTANCE_POOL_NODE,
     MANAGED_BY,
     MANAGED_BY_LABEL,
-    METRICS_PORT,
     NODE_LABEL,
     POOL_LABEL,
     agent_name,
     pool_node_name,
     short_hash,
 )
-from wasmpool_api.quantities import Quantity
-from wasmpool_api.region import RegionError, RegionShape, overhead_bytes_per_node
+from wasmpool_api.region import RegionShape
+from wasmpool_operator.pool.agent_pod import AGENT_NAME, AgentSettings, agent_pod
 from wasmpool_operator.ports import Manifest
 from wasmpool_operator.views import Node
 
 NAME_LABEL: Final = "app.kubernetes.io/name"
-AGENT_NAME: Final = "wasmpool-agent"
 TEMPLATE_ANNOTATION: Final = f"{GROUP}/template"
 """On every agent pod: the hash of the template that it was made from."""
 CONFIG_ANNOTATION: Final = f"{GROUP}/config"
 """On every agent pod: the ConfigMap that it mounts."""
-AGENT_BASE_MEMORY: Final = Quantity(512 * 1024**2)
-"""The supervisor, its workers' interpreters and one compiler, without anything that grows with the slots."""
-AGENT_CPU_REQUEST: Final = "100m"
-AGENT_USER: Final = 65532
-STOP_MARGIN_SECONDS: Final = 15
-REGION_STARTUP_SECONDS: Final = 1800
-"""Pages that were never touched since boot may cost 5 ms each: 256 GiB of them take eleven minutes."""
-
-_AGENT_FIELDS: Final[tuple[str, ...]] = (
-    "allocation",
-    "instanceLimits",
-    "moduleLimits",
-    "componentLimits",
-    "runtime",
-    "egress",
-    "http",
-    "admission",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class AgentSettings:
-    """What the operator was started with."""
-
-    image: str
-    cluster_role: str = AGENT_NAME
+_AGENT_FIELDS: Final[tuple[str, ...]] = ("allocation", "instanceLimits", "runtime", "egress", "http")
+"""Taken from the pool's spec as they are. Of the limits see `_cut_for`."""
 
 
 def pool_labels(pool: InstancePool) -> dict[str, str]:
@@ -122,15 +96,30 @@ def role_binding(pool: InstancePool, settings: AgentSettings) -> Manifest:
     }
 
 
+def node_admission(spec: InstancePoolSpec) -> NodeAdmission:
+    """What a node's agent judges by. In its InstancePoolNode, so that it follows an edit without a restart."""
+    return NodeAdmission(
+        mode=spec.admission.mode, module_limits=spec.module_limits, component_limits=spec.component_limits
+    )
+
+
 def config_map(pool: InstancePool) -> Manifest:
     """The pool as its agents see it: an immutable ConfigMap, named by its content.
 
-    NB: only fields that an agent acts on are in it, and no generation: otherwise every edit of, say, updateStrategy
-    would replace every agent and its region.
+    NB: only what needs a new agent is in it, and no generation: otherwise every edit of, say, updateStrategy would
+    replace every agent and its region. What an agent follows while it runs is in its InstancePoolNode.
     """
     spec: dict[str, Any] = encode(pool.spec)
     used: dict[str, Any] = {name: spec[name] for name in _AGENT_FIELDS if name in spec}
+    slot_fields = slot_fields_of(pool.spec)
+    used["moduleLimits"] = {name: limit for name, limit in spec["moduleLimits"].items() if name in slot_fields}
+    if slot_fields == BASE_PAGES_FIELDS:
+        used["componentLimits"] = spec["componentLimits"]
     used["tenancy"] = {"isolation": pool.spec.tenancy.isolation.value}
+    if pool.spec.registries:
+        used["registries"] = spec["registries"]
+    if cache := spec["agent"]["cache"]:
+        used["agent"] = {"cache": cache}
     content = {
         "apiVersion": API_VERSION,
         "kind": INSTANCE_POOL,
@@ -152,10 +141,27 @@ def config_map(pool: InstancePool) -> Manifest:
     }
 
 
+def _cut_for(pool: InstancePool) -> InstancePool:
+    """The pool with only those limits that its agents set memory aside for; the others as if nobody had given them."""
+    names = slot_fields_of(pool.spec)
+    fields = msgspec.structs.fields(ModuleLimits)
+    kept = {it.name: getattr(pool.spec.module_limits, it.name) for it in fields if it.encode_name in names}
+    spec = msgspec.structs.replace(
+        pool.spec,
+        module_limits=ModuleLimits(**kept),
+        component_limits=pool.spec.component_limits if names == BASE_PAGES_FIELDS else ComponentLimits(),
+        admission=Admission(),
+    )
+    return msgspec.structs.replace(pool, spec=spec)
+
+
 def daemon_set(pool: InstancePool, shape: RegionShape, settings: AgentSettings, config_name: str) -> Manifest:
     """The agents. OnDelete: the operator itself replaces pods, for two regions never fit beside each other."""
-    template = _pod_template(pool, shape, settings, config_name)
-    template["metadata"]["annotations"][TEMPLATE_ANNOTATION] = intent_hash(template)
+    template = _template(pool, shape, settings, config_name)
+    # NB: the limits that agents only judge by change what memory the pods to come ask for, but replace none that is
+    # there: so they are left out of the hash that says which pods are outdated.
+    identity = _template(_cut_for(pool), shape, settings, config_name)
+    template["metadata"]["annotations"][TEMPLATE_ANNOTATION] = intent_hash(identity)
     return {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
@@ -188,123 +194,18 @@ def pool_node(pool: InstancePool, node: Node) -> Manifest:
             "nodeName": node.metadata.name,
             "nodeUID": node.metadata.uid,
             "poolGeneration": pool.metadata.generation,
+            "admission": encode(node_admission(pool.spec)),
             "assignments": [],
         },
     }
 
 
-def agent_resources(spec: InstancePoolSpec, shape: RegionShape) -> dict[str, Any]:
-    """Requests and limits of the agent's container.
-
-    `spec.agent.resources` is taken as it is, but for memory: the amount there replaces `AGENT_BASE_MEMORY`, and what
-    grows with the slots (and the region itself, on base pages) comes on top. Raises RegionError for an amount that no
-    machine could have.
-    """
-    given: dict[str, dict[str, Any]] = {
-        kind: dict(spec.agent.resources.get(kind) or {}) for kind in ("requests", "limits")
-    }
-    on_top = overhead_bytes_per_node(spec, shape)
-    huge = HUGE_PAGE_RESOURCE.get(shape.backing)
-    if shape.backing is Backing.BASE_PAGES:
-        on_top += shape.region_bytes
-    limit_base = _memory(given, "limits", on_top)
-    request_base = _memory(given, "requests", on_top) or limit_base or AGENT_BASE_MEMORY
-    limit_base = limit_base or Quantity(max(AGENT_BASE_MEMORY, request_base))
-    requests = {"cpu": AGENT_CPU_REQUEST} | given["requests"] | {"memory": str(Quantity(request_base + on_top))}
-    limits = given["limits"] | {"memory": str(Quantity(limit_base + on_top))}
-    if "cpu" in given["limits"] and "cpu" not in given["requests"]:
-        del requests["cpu"]  # the API server makes it the limit
-    if huge is not None:
-        requests[huge] = limits[huge] = str(Quantity(shape.region_bytes))
-    return {"requests": requests, "limits": limits}
-
-
-def _memory(given: dict[str, dict[str, Any]], kind: str, on_top: int) -> Quantity | None:
-    if "memory" not in given[kind]:
-        return None
-    text = str(given[kind]["memory"])
-    largest = Quantity.LARGEST - on_top
-    try:
-        amount = Quantity.parse(text)
-    except ValueError:
-        amount = None
-    if amount is None or amount > largest:
-        allowed = f"a whole number of bytes from 0 to {largest}, as 512Mi, 1G or 4096"
-        raise RegionError(f"spec.agent.resources.{kind}.memory", text, allowed)
-    return amount
-
-
-def _pod_template(pool: InstancePool, shape: RegionShape, settings: AgentSettings, config_name: str) -> dict[str, Any]:
-    spec = pool.spec
-    pod: dict[str, Any] = {
-        "serviceAccountName": agent_name(pool.metadata.name),
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": math.ceil(spec.runtime.request_deadline) + STOP_MARGIN_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": AGENT_USER,
-            "runAsGroup": AGENT_USER,
-            "fsGroup": AGENT_USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [_agent_container(spec, shape, settings)],
-        "volumes": [
-            {"name": "pool", "configMap": {"name": config_name}},
-            {"name": "cache", "emptyDir": {}},
-            {"name": "tmp", "emptyDir": {}},
-        ],
-    }
-    optional: dict[str, Any] = {
-        "nodeSelector": spec.node_selector,
-        "tolerations": list(spec.tolerations),
-        "affinity": spec.affinity,
-        "priorityClassName": spec.priority_class_name,
-        "imagePullSecrets": [{"name": secret.name} for secret in spec.image_pull_secrets],
-    }
-    pod |= {name: value for name, value in optional.items() if value}
+def _template(pool: InstancePool, shape: RegionShape, settings: AgentSettings, config_name: str) -> dict[str, Any]:
+    agent = pool.spec.agent
     return {
         "metadata": {
-            "labels": spec.agent.pod_labels | pool_labels(pool) | agent_selector(pool),
-            "annotations": spec.agent.pod_annotations | {CONFIG_ANNOTATION: config_name},
+            "labels": agent.pod_labels | pool_labels(pool) | agent_selector(pool),
+            "annotations": agent.pod_annotations | {CONFIG_ANNOTATION: config_name},
         },
-        "spec": pod,
-    }
-
-
-def _agent_container(spec: InstancePoolSpec, shape: RegionShape, settings: AgentSettings) -> dict[str, Any]:
-    ours = {
-        "NODE_NAME": "spec.nodeName",
-        "POD_NAME": "metadata.name",
-        "POD_NAMESPACE": "metadata.namespace",
-        "POD_UID": "metadata.uid",
-    }
-    probe: dict[str, Any] = {"httpGet": {"path": "/healthz", "port": "metrics"}, "timeoutSeconds": 5}
-    return {
-        "name": AGENT_CONTAINER,
-        "image": spec.agent.image or settings.image,
-        "imagePullPolicy": "IfNotPresent",
-        "args": ["serve", "--pool", "/etc/wasmpool/pool.yaml"],
-        "env": [
-            *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in ours.items()),
-            *(dict(variable) for variable in spec.agent.env if variable.get("name") not in ours),
-        ],
-        "ports": [{"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"}],
-        "resources": agent_resources(spec, shape),
-        "startupProbe": probe | {"periodSeconds": 2, "failureThreshold": REGION_STARTUP_SECONDS // 2},
-        "livenessProbe": probe | {"periodSeconds": 10, "failureThreshold": 6},
-        "readinessProbe": probe
-        | {"httpGet": {"path": "/readyz", "port": "metrics"}, "periodSeconds": 2, "failureThreshold": 2},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "privileged": False,
-            "readOnlyRootFilesystem": True,
-            "runAsNonRoot": True,
-        },
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [
-            {"name": "pool", "mountPath": "/etc/wasmpool", "readOnly": True},
-            {"name": "cache", "mountPath": "/var/cache/wasmpool"},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own
-        ],
+        "spec": agent_pod(pool, shape, settings, config_name),
     }

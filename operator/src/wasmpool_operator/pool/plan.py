@@ -9,7 +9,8 @@ from wasmpool_api.reasons import PoolReason
 from wasmpool_api.region import RegionShape, region_shape
 from wasmpool_operator.actions import Action, Apply, Create, Delete
 from wasmpool_operator.pool import manifests
-from wasmpool_operator.pool.manifests import CONFIG_ANNOTATION, AgentSettings
+from wasmpool_operator.pool.agent_pod import AgentSettings
+from wasmpool_operator.pool.manifests import CONFIG_ANNOTATION
 from wasmpool_operator.pool.members import Member, members_of, pages_missing
 from wasmpool_operator.pool.observe import SURVEY_SECONDS, Observed
 from wasmpool_operator.ports import Manifest

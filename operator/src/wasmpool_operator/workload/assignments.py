@@ -11,6 +11,7 @@ from wasmpool_api.instance_pool import InstancePool
 from wasmpool_api.instance_pool_node import Assignment
 from wasmpool_api.placement import NodeState
 from wasmpool_operator.actions import PatchAssignments
+from wasmpool_operator.pool.manifests import node_admission
 from wasmpool_operator.pool.members import Member
 from wasmpool_operator.workload.assess import Assessment
 from wasmpool_operator.workload.reports import Place
@@ -105,13 +106,14 @@ def inspection_node(
 
 
 def patches(pool: InstancePool, members: Iterable[Member], sheets: Sheets) -> Iterator[PatchAssignments]:
-    """One per node whose assignments change; none where nothing does."""
+    """One per node whose assignments, or whose limits, change; none where nothing does."""
+    admission = node_admission(pool.spec)
     for member in members:
         node = member.pool_node
         if node is None:
             continue
         wanted = sheets.of(member.name)
-        if wanted == node.spec.assignments:
+        if wanted == node.spec.assignments and admission == node.spec.admission:
             continue
         encoded: list[Manifest] = [encode(assignment) for assignment in wanted]
         yield PatchAssignments(
@@ -122,6 +124,7 @@ def patches(pool: InstancePool, members: Iterable[Member], sheets: Sheets) -> It
                 {"op": "test", "path": "/metadata/generation", "value": node.metadata.generation},
                 {"op": "test", "path": "/metadata/uid", "value": node.metadata.uid},
                 {"op": "add", "path": "/spec/poolGeneration", "value": pool.metadata.generation},
+                {"op": "add", "path": "/spec/admission", "value": encode(admission)},
                 {"op": "add", "path": "/spec/assignments", "value": encoded},
             ),
         )
