@@ -66,6 +66,12 @@ class Agent:
         found = self.api.get("InstancePoolNode", self.namespace, self.name)
         return list((found or {}).get("spec", {}).get("assignments", []))
 
+    def admission(self) -> Object:
+        """What it is told to judge by."""
+        found = self.api.get("InstancePoolNode", self.namespace, self.name)
+        told: Object = (found or {}).get("spec", {}).get("admission", {})
+        return told
+
     def slots_of(self, workload: str) -> int:
         """Slots that it is told to reserve for a workload."""
         return sum(it.get("slots", 0) for it in self.assignments() if it["name"] == workload)

@@ -77,7 +77,9 @@ def test_a_workload_is_inspected_then_judged_then_reserved_then_run(stage: Stage
     )
     slots = stage.play(lambda: (it := stage.get("InstancePool", "web")["status"]["slots"])["reserved"] == 2 and it)
     assert slots == {"capacity": 4, "allocatable": 4, "reserved": 2, "used": 2, "free": 2}
-    assert stage.get("InstancePool", "web")["status"]["workloads"] == {"admitted": 1, "waiting": 0, "refused": 0}
+    assert stage.get("InstancePool", "web")["status"]["workloads"] == {
+        "admitted": 1, "waiting": 0, "refused": 0, "wouldRefuse": 0,
+    }  # fmt: skip
 
 
 def test_a_module_beyond_the_limits_is_refused_with_numbers_and_holds_no_slot(stage: Stage) -> None:
@@ -100,22 +102,47 @@ def test_a_refused_module_is_judged_anew_when_the_limits_change(stage: Stage) ->
     stage.play(lambda: stage.workload_condition("Admitted", "big").get("reason") == "ExceedsModuleLimits")
     stage.api.patch("InstancePool", stage.namespace, "web", {"spec": {"moduleLimits": {"functions": 20000}}})
     stage.play(lambda: stage.workload_condition("Admitted", "big").get("status") == "True")
-    successor = replaced(stage, agent)
-    stage.play(lambda: successor.slots_of("big") == 1)
+    stage.play(lambda: agent.slots_of("big") == 1)
+    assert agent.admission()["moduleLimits"]["functions"] == 20000
     stage.api.patch("InstancePool", stage.namespace, "web", {"spec": {"moduleLimits": {"functions": 10000}}})
     stage.play(lambda: stage.workload_condition("Admitted", "big").get("status") == "False")
-    stage.play(lambda: successor.slots_of("big") == 0)
+    stage.play(lambda: agent.slots_of("big") == 0)
+    assert agent.admission()["moduleLimits"]["functions"] == 10000
+    assert "deletionTimestamp" not in stage.get("Pod", agent.pod)["metadata"], "its agent judges anew as it is"
 
 
-def replaced(stage: Stage, agent: Agent) -> Agent:
-    """Plays the DaemonSet's controller and the kubelet while the operator replaces an outdated agent."""
-    stage.daemon_set_wants(1)
-    stage.play(
-        lambda: "deletionTimestamp" in stage.get("Pod", agent.pod)["metadata"], why="the outdated pod is deleted"
+def test_a_refused_module_that_is_mended_is_pinned_anew_and_runs(stage: Stage) -> None:
+    (agent,) = ready_pool(stage)
+    agent.modules["big"] = {"functions": 12000, "memories": 1, "memoryPages": 2}
+    stage.workload("big")
+    stage.play(lambda: stage.workload_condition("Admitted", "big").get("reason") == "ExceedsModuleLimits")
+    assert stage.play(lambda: [it for it in agent.assignments() if it.get("inspect")], why="it is looked at again")
+    agent.modules["big"] = {"functions": 10, "memories": 1, "memoryPages": 2, "digest": "sha256:" + "cd" * 32}
+    stage.play(lambda: ready(stage, "big"))
+    assert status(stage, "big")["module"]["digest"] == "sha256:" + "cd" * 32
+    assert [it.get("inspect", False) for it in agent.assignments()] == [False]
+    agent.modules["big"]["digest"] = "sha256:" + "ef" * 32
+    for _ in range(3):
+        agent.obey()
+    assert status(stage, "big")["module"]["digest"] == "sha256:" + "cd" * 32, "a version's digest stays"
+
+
+def test_mode_count_admits_and_counts_what_it_would_refuse(stage: Stage) -> None:
+    (agent,) = ready_pool(stage, admission={"mode": "Count"})
+    agent.modules["big"] = {"functions": 12000, "memories": 1, "memoryPages": 2}
+    stage.workload("big")
+    stage.play(lambda: ready(stage, "big"))
+    admitted = stage.workload_condition("Admitted", "big")
+    assert (admitted["status"], admitted["reason"]) == ("True", "Admitted")
+    assert admitted["message"] == (
+        "admission.mode of pool web is Count; Enforce would refuse: functions: needs 12000, pool web allows 10000"
     )
-    stage.api.delete("Pod", stage.namespace, agent.pod)
-    stage.agents.remove(agent)
-    return stage.agent(agent.node, name=f"{agent.pod}-next")
+    counted = {"admitted": 1, "waiting": 0, "refused": 0, "wouldRefuse": 1}
+    until(lambda: stage.get("InstancePool", "web")["status"]["workloads"] == counted)
+    stage.api.patch("InstancePool", stage.namespace, "web", {"spec": {"admission": {"mode": "Enforce"}}})
+    stage.play(lambda: stage.workload_condition("Admitted", "big").get("reason") == "ExceedsModuleLimits")
+    stage.play(lambda: agent.slots_of("big") == 0)
+    assert agent.admission()["mode"] == "Enforce"
 
 
 def test_what_the_agent_refuses_is_told_and_holds_no_slot(stage: Stage) -> None:
@@ -217,9 +244,8 @@ def test_more_than_is_free_waits_and_more_than_there_is_never_fits(stage: Stage)
     )
     assert never["reason"] == "ExceedsPoolCapacity"
     assert never["message"] == "9 slots wanted, 1 node of pool web can hold 4 for it; 0 reserved"
-    until(
-        lambda: stage.get("InstancePool", "web")["status"]["workloads"] == {"admitted": 1, "waiting": 1, "refused": 1}
-    )
+    counted = {"admitted": 1, "waiting": 1, "refused": 1, "wouldRefuse": 0}
+    until(lambda: stage.get("InstancePool", "web")["status"]["workloads"] == counted)
     stage.api.delete("WasmWorkload", stage.namespace, "first")
     stage.play(lambda: ready(stage, "second"))
 

@@ -76,7 +76,7 @@ class Metrics:
             for state in ("desired", "ready", "updated"):
                 self._nodes.labels(*labels, state).set(getattr(status.nodes, state))
         if status.workloads is not None:
-            for state in ("admitted", "waiting", "refused"):
+            for state in ("admitted", "waiting", "refused", "would_refuse"):
                 self._workloads.labels(*labels, state).set(getattr(status.workloads, state))
         for condition in status.conditions:
             for text in STATUSES:

@@ -3,23 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wasmpool_api.admission import judge_for
+from wasmpool_api.admission import Verdict, judge_for
 from wasmpool_api.instance_pool import InstancePool
 from wasmpool_api.instance_pool_node import NodeWorkload, WorkloadState
 from wasmpool_api.not_yet import workload_not_yet
 from wasmpool_api.reasons import Outcome, Progress, Refusal, Waiting
-from wasmpool_api.revisions import Revision, revision_of
+from wasmpool_api.revisions import Revision
 from wasmpool_api.wasm_workload import ModuleStatus, WasmWorkload
 from wasmpool_operator.conditions import Finding, Truth
 from wasmpool_operator.views import PoolKey
-from wasmpool_operator.workload.reports import Report
+from wasmpool_operator.workload.pinning import Pin, pin_of
+from wasmpool_operator.workload.reports import Place, Report
 
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """`revision`: to be inspected, or, once `module` is known, to be run. `refusing`: nodes whose agents won't run it.
+    """`revision`: to be inspected, or, once its module is pinned, to be run.
 
-    Invariant: `admitted` implies that `module` is known and that no limit of the pool refuses it.
+    `refusing`: nodes whose agents won't run it. `inspect`: some node has to look at the module, for the first time or
+    again. `would_refuse`: admitted only because the pool's admission.mode is Count.
+
+    Invariant: `admitted` implies that `revision` has a digest and that no limit of the pool refuses it.
     """
 
     workload: WasmWorkload
@@ -31,6 +35,7 @@ class Assessment:
     refusing: frozenset[str] = frozenset()
     banned: bool = False
     """Nothing of it may hold a slot, not even an older revision."""
+    would_refuse: bool = False
 
     @property
     def admitted(self) -> bool:
@@ -51,87 +56,108 @@ def assess(
     not_allowed: str | None,
     any_node_ready: bool,
     reports: Sequence[Report],
+    places: Sequence[Place] = (),
 ) -> Assessment:
-    """`not_allowed`: why the workload's namespace may not use the pool. `reports`: what agents say of the workload."""
-    pinned = _pinned(workload, reports)
-    revision = revision_of(workload, pinned.digest if pinned is not None else "")
+    """`not_allowed`: why the workload's namespace may not use the pool. `reports`: what agents say of the workload.
 
-    def outcome(truth: Truth, reason: str, message: str, *, banned: bool = False) -> Assessment:
-        valid = _module_valid(pinned, reason, message)
-        return Assessment(workload, revision, pinned, valid, Finding("Admitted", truth, reason, message), banned=banned)
-
+    `places`: what the nodes' present specs have of it.
+    """
+    pin = pin_of(workload, reports, places)
     if pool is None:
-        return outcome(Truth.UNKNOWN, Waiting.POOL_NOT_FOUND, f"there is no InstancePool {key}")
+        return _assessment(pin, Truth.UNKNOWN, Waiting.POOL_NOT_FOUND, f"there is no InstancePool {key}")
     if pool.metadata.deletion_timestamp is not None:
-        return outcome(Truth.UNKNOWN, Waiting.POOL_DRAINING, f"InstancePool {key} is being deleted")
+        return _assessment(pin, Truth.UNKNOWN, Waiting.POOL_DRAINING, f"InstancePool {key} is being deleted")
     if not_allowed is not None:
-        return outcome(Truth.FALSE, Refusal.NAMESPACE_NOT_ALLOWED, not_allowed, banned=True)
+        return _assessment(pin, Truth.FALSE, Refusal.NAMESPACE_NOT_ALLOWED, not_allowed, banned=True)
     unsupported = workload_not_yet(workload.spec)
     if unsupported is not None:
-        return outcome(Truth.FALSE, Refusal.UNSUPPORTED_FEATURE, unsupported)
-    if pinned is None or pinned.needs is None:
-        return _inspection(workload, revision, any_node_ready=any_node_ready, key=key, reports=reports)
-    verdict = judge_for(pinned.needs, pool.spec, workload.spec.limits, pool.metadata.name)
-    if not verdict.admitted:
-        return outcome(Truth.FALSE, verdict.reason, verdict.message)
-    refusals = [it for it in reports if it.member.fresh and _refuses(it.entry, revision.name)]
+        return _assessment(pin, Truth.FALSE, Refusal.UNSUPPORTED_FEATURE, unsupported)
+    verdict = _verdict(pin, pool)
+    if not pin.fixed:
+        return _loose(pin, verdict, reports, any_node_ready=any_node_ready, key=key)
+    if verdict is not None and not verdict.admitted:
+        if pin.held(reports, places):
+            return _assessment(pin, Truth.FALSE, verdict.reason, verdict.message)
+        return _loose(pin.loosen(), verdict, reports, any_node_ready=any_node_ready, key=key)
+    return _fixed(pin, verdict, reports)
+
+
+def _verdict(pin: Pin, pool: InstancePool) -> Verdict | None:
+    if pin.module is None or pin.module.needs is None:
+        return None
+    limits = pin.workload.spec.limits
+    return judge_for(pin.module.needs, pool.spec, limits, pool.metadata.name, sums=pin.module.component)
+
+
+def _fixed(pin: Pin, verdict: Verdict | None, reports: Sequence[Report]) -> Assessment:
+    """One that no limit refuses."""
+    name = pin.revision.name
+    refusals = [it for it in reports if it.member.fresh and _refuses(it.entry, name)]
     if refusals:
         entry, node = refusals[0].entry, refusals[0].member.name
         reason = entry.reason or Refusal.UNSUPPORTED_FEATURE
-        valid = _module_valid(pinned, reason, entry.message)
         return Assessment(
-            workload,
-            revision,
-            pinned,
-            valid,
+            pin.workload,
+            pin.revision,
+            pin.module,
+            _module_valid(pin.module, reason, entry.message),
             Finding("Admitted", Truth.FALSE, reason, f"node {node}: {entry.message}"),
             refusing=frozenset(it.member.name for it in refusals),
         )
-    return outcome(Truth.TRUE, Outcome.ADMITTED, verdict.message)
+    message = verdict.message if verdict is not None else ""
+    would_refuse = verdict is not None and verdict.would_refuse
+    return _assessment(pin, Truth.TRUE, Outcome.ADMITTED, message, would_refuse=would_refuse)
 
 
-def _inspection(
-    workload: WasmWorkload, revision: Revision, *, any_node_ready: bool, key: PoolKey, reports: Sequence[Report]
+def _loose(
+    pin: Pin, verdict: Verdict | None, reports: Sequence[Report], *, any_node_ready: bool, key: PoolKey
 ) -> Assessment:
-    entry = next((it.entry for it in reports if it.member.fresh and it.entry.revision == revision.name), None)
+    """One whose module may still become another: fixed here as soon as it was seen, and nobody refuses it.
 
-    def outcome(truth: Truth, reason: str, message: str) -> Assessment:
-        return Assessment(
-            workload,
-            revision,
-            None,
-            _module_valid(None, reason, message),
-            Finding("Admitted", truth, reason, message),
-            inspect=True,
-        )
-
-    if entry is not None and entry.state is WorkloadState.REFUSED:
-        return outcome(Truth.FALSE, entry.reason or Refusal.MODULE_INVALID, entry.message)
-    if entry is not None and entry.reason:
-        return outcome(Truth.UNKNOWN, entry.reason, entry.message)
+    NB: limits that admit it now are not enough. It may have been mended meanwhile, and what is pinned must be there.
+    """
+    sighting = pin.sighting
+    if sighting is not None and sighting.reason and sighting.state is not WorkloadState.REFUSED:
+        return _assessment(pin, Truth.UNKNOWN, sighting.reason, sighting.message, inspect=True)
+    if verdict is not None and not verdict.admitted:
+        inspect = pin.changeable
+        return _assessment(pin, Truth.FALSE, verdict.reason, verdict.message, inspect=inspect)
+    if sighting is not None and sighting.state is WorkloadState.REFUSED:
+        if verdict is not None and sighting.reason == Refusal.EXCEEDS_MODULE_LIMITS:
+            message = f"{verdict.message}; the agent on node {pin.node} goes by older ones: {sighting.message}"
+            return _assessment(pin, Truth.UNKNOWN, Progress.INSPECTING, message, inspect=True)
+        reason = sighting.reason or Refusal.MODULE_INVALID
+        return _assessment(pin, Truth.FALSE, reason, sighting.message, inspect=True)
+    if verdict is not None and pin.seen:
+        return _fixed(pin.fix(), verdict, reports)
     if not any_node_ready:
-        return outcome(
-            Truth.UNKNOWN,
-            Waiting.NO_READY_NODES,
-            f"pool {key} has no ready node to inspect the module on; its Ready condition says why",
-        )
-    if entry is not None and entry.state is WorkloadState.PULLING:
-        return outcome(Truth.UNKNOWN, Progress.PULLING, "the module is being fetched")
-    return outcome(Truth.UNKNOWN, Progress.INSPECTING, "the module is being inspected")
+        message = f"pool {key} has no ready node to inspect the module on; its Ready condition says why"
+        return _assessment(pin, Truth.UNKNOWN, Waiting.NO_READY_NODES, message, inspect=True)
+    if sighting is not None and sighting.state is WorkloadState.PULLING:
+        return _assessment(pin, Truth.UNKNOWN, Progress.PULLING, "the module is being fetched", inspect=True)
+    return _assessment(pin, Truth.UNKNOWN, Progress.INSPECTING, "the module is being inspected", inspect=True)
 
 
-def _pinned(workload: WasmWorkload, reports: Sequence[Report]) -> ModuleStatus | None:
-    """The module of the workload's present version, if some agent has inspected it: now, or as status remembers it."""
-    known = workload.status.module
-    if known is not None and known.digest and known.needs is not None:  # noqa: SIM102 - one thing after the other
-        if revision_of(workload, known.digest).name == workload.status.updated_revision:
-            return known
-    inspected = revision_of(workload).name
-    for report in reports:
-        module = report.entry.module
-        if report.entry.revision == inspected and module is not None and module.digest and module.needs is not None:
-            return module
-    return None
+def _assessment(
+    pin: Pin,
+    truth: Truth,
+    reason: str,
+    message: str,
+    *,
+    inspect: bool = False,
+    banned: bool = False,
+    would_refuse: bool = False,
+) -> Assessment:
+    return Assessment(
+        pin.workload,
+        pin.revision,
+        pin.module,
+        _module_valid(pin.module, reason, message),
+        Finding("Admitted", truth, reason, message),
+        inspect=inspect,
+        banned=banned,
+        would_refuse=would_refuse,
+    )
 
 
 def _module_valid(module: ModuleStatus | None, reason: str, message: str) -> Finding:

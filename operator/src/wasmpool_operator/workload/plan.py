@@ -16,7 +16,7 @@ from wasmpool_operator.workload.assignments import Sheets, inspection_node, patc
 from wasmpool_operator.workload.completions import Completions, completions_of, deal
 from wasmpool_operator.workload.demand import completion_requests, service_requests
 from wasmpool_operator.workload.reports import Index, index_of, index_of_vanished
-from wasmpool_operator.workload.status import Standing, count_of, status_action
+from wasmpool_operator.workload.status import Standing, count_of, status_action, would_refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ def plan_workloads(
             not_allowed=_not_allowed(observed, workload.metadata.namespace),
             any_node_ready=any_ready,
             reports=index.reports.get(workload.metadata.uid, ()),
+            places=index.places.get(workload.metadata.uid, ()),
         )
         for workload in observed.workloads
     ]
@@ -134,7 +135,8 @@ def _sheets(
             sheets.idle(it, sorted(it.refusing - taken))
         elif it.admitted and not it.workload.spec.instances and it.workload.spec.burst:
             sheets.idle(it, [node.name for node in members if states[node.name] is NodeState.READY])
-        if it.inspect:
+        over = uid in counted and counted[uid].finished and counted[uid].total
+        if it.inspect and not over:
             node = inspection_node(it, index.places.get(uid, ()), members, states)
             if node is not None:
                 sheets.inspect(it, node)
@@ -288,7 +290,10 @@ def _movements(
 def _counts(standings: Sequence[Standing]) -> PoolWorkloads:
     kinds = [count_of(standing) for standing in standings]
     return PoolWorkloads(
-        admitted=kinds.count("admitted"), waiting=kinds.count("waiting"), refused=kinds.count("refused")
+        admitted=kinds.count("admitted"),
+        waiting=kinds.count("waiting"),
+        refused=kinds.count("refused"),
+        would_refuse=sum(would_refuse(standing) for standing in standings),
     )
 
 

@@ -40,7 +40,9 @@ class Standing:
         """Whether the status will hold something that the agents forget once their assignment changes."""
         status = self.assessment.workload.status
         counted = self.completions is not None and self.completions.text != status.completions
-        return counted or (self.assessment.module is not None and self.assessment.module != status.module)
+        module, revision = self.assessment.module, self.assessment.revision
+        inspected = module is not None and module != status.module
+        return counted or inspected or (bool(revision.digest) and revision.name != status.updated_revision)
 
 
 def status_action(standing: Standing, now: datetime) -> WriteStatus | None:
@@ -66,12 +68,13 @@ def status_action(standing: Standing, now: datetime) -> WriteStatus | None:
 def status_of(standing: Standing, now: datetime) -> WasmWorkloadStatus:
     """The whole status."""
     assessment, workload = standing.assessment, standing.assessment.workload
+    # NB: `updated_revision` also says whether the module is pinned: see `pinning.Pin`.
     target = assessment.revision.name if assessment.module is not None else ""
     findings = _findings(standing)
     return WasmWorkloadStatus(
         observed_generation=workload.metadata.generation,
         selector=f"{WORKLOAD_UID_LABEL}={workload.metadata.uid}",
-        current_revision=_current_revision(standing, target),
+        current_revision=_current_revision(standing, target if assessment.revision.digest else ""),
         updated_revision=target or workload.status.updated_revision,
         instances=WorkloadInstances(
             desired=workload.spec.instances,
@@ -94,6 +97,11 @@ def count_of(standing: Standing) -> Literal["admitted", "waiting", "refused"]:
     if standing.shortfall is not None:
         return "refused" if standing.shortfall.reason in PERMANENT and not standing.reserved else "waiting"
     return "admitted" if standing.assessment.admitted else "waiting"
+
+
+def would_refuse(standing: Standing) -> bool:
+    """Whether it is admitted only because the pool's admission.mode is Count."""
+    return count_of(standing) == "admitted" and standing.assessment.would_refuse
 
 
 def _current_revision(standing: Standing, target: str) -> str:

@@ -1,0 +1,95 @@
+"""Which module a workload's present version means: pinned by its digest, or still to be found. Pure.
+
+    loose    nothing of the version was ever admitted, or what was is refused now and runs nowhere. What an agent finds
+             at the source counts, and it looks again and again: somebody may mend the module, or move the tag
+    fixed    admitted: a version's digest stays, whatever becomes of its source
+
+    loose -- an agent has inspected it, and nothing refuses it --> fixed
+    fixed -- the pool's limits refuse it, and no node holds anything of it any more --> loose
+
+status.updatedRevision remembers which: it names the revision with the digest, or the one without.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wasmpool_api.instance_pool_node import NodeWorkload, WorkloadState
+from wasmpool_api.revisions import Revision, revision_of
+from wasmpool_api.wasm_workload import ModuleSource, ModuleStatus, WasmWorkload
+from wasmpool_operator.workload.reports import Place, Report
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """`module`: the one that is fixed, or the last one that was found.
+
+    `sighting`: what the agent on `node` says of the source now; `seen`: it has `module` before it, and refuses nothing.
+    Invariant: `fixed` implies that `module` is known, with its needs.
+    """
+
+    workload: WasmWorkload
+    module: ModuleStatus | None
+    fixed: bool
+    sighting: NodeWorkload | None = None
+    node: str = ""
+    seen: bool = False
+
+    @property
+    def revision(self) -> Revision:
+        """To be run where it is fixed, else to be inspected."""
+        return self._pinned if self.fixed else revision_of(self.workload)
+
+    @property
+    def changeable(self) -> bool:
+        """Whether another module may be at its source tomorrow."""
+        return _changeable(self.workload.spec.module)
+
+    def fix(self) -> "Pin":
+        """The same module, for good."""
+        return Pin(self.workload, self.module, fixed=True)
+
+    def loosen(self) -> "Pin":
+        """The same module, until another one is found."""
+        return Pin(self.workload, self.module, fixed=False)
+
+    def held(self, reports: Sequence[Report], places: Sequence[Place]) -> bool:
+        """Whether some node has a slot of its revision, or may run it."""
+        name = self._pinned.name
+        return any(it.assignment.revision == name and it.assignment.slots for it in places) or any(
+            it.entry.revision == name and (it.entry.used_slots or it.entry.state is WorkloadState.RUNNING)
+            for it in reports
+        )
+
+    @property
+    def _pinned(self) -> Revision:
+        known = self.module or ModuleStatus()
+        return revision_of(self.workload, known.digest, known.image)
+
+
+def pin_of(workload: WasmWorkload, reports: Sequence[Report], places: Sequence[Place]) -> Pin:
+    """As status remembers it, and as agents report it now."""
+    known = workload.status.module
+    remembered = known if known is not None and known.digest and known.needs is not None else None
+    if remembered is not None:
+        pinned = revision_of(workload, remembered.digest, remembered.image)
+        if pinned.name == workload.status.updated_revision:
+            return Pin(workload, remembered, fixed=True)
+    inspected = revision_of(workload).name
+    if workload.status.updated_revision != inspected:
+        remembered = None  # of an earlier version
+    # NB: an agent may not have let go yet of an inspection that another one has taken over.
+    asked = {it.member.name for it in places if it.assignment.inspect and it.assignment.revision == inspected}
+    sightings = [it for it in reports if it.member.fresh and it.entry.revision == inspected]
+    sightings.sort(key=lambda it: it.member.name not in asked)
+    if not sightings:
+        return Pin(workload, remembered, fixed=False)
+    entry, node = sightings[0].entry, sightings[0].member.name
+    found = entry.module if entry.module is not None and entry.module.digest and entry.module.needs else None
+    if found is None and entry.state is WorkloadState.REFUSED:
+        remembered = None  # something else is there now, and it can't be read
+    seen = found is not None and entry.state is WorkloadState.INSPECTED
+    return Pin(workload, found or remembered, fixed=False, sighting=entry, node=node, seen=seen)
+
+
+def _changeable(source: ModuleSource) -> bool:
+    return source.image is None or "@" not in source.image
