@@ -166,7 +166,8 @@ def _enter(options: argparse.Namespace) -> NoReturn:
 
 
 def _build(options: argparse.Namespace) -> int:
-    for name, path in binaries.ready(options.names or (*binaries.names_for(1), "probe")).paths.items():
+    names = options.names or (*binaries.names_for(1), *binaries.REGISTRY, "probe")
+    for name, path in binaries.ready(names).paths.items():
         print(f"{name:<26} {path}")
     return 0
 

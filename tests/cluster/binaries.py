@@ -59,6 +59,8 @@ CONTROLLERS: Final = ("kube-controller-manager", "kube-scheduler")
 CNI: Final = ("ptp", "loopback", "host-local")
 NODE: Final = ("kubelet", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr", "runc", *CNI, "pause")
 TOOLS: Final = ("helm",)
+REGISTRY: Final = ("registry", "oras", "crane")
+"""A container registry, and what pushes to it."""
 
 _PROGRAMS: Final = {
     program.name: program
@@ -84,6 +86,9 @@ _PROGRAMS: Final = {
         Program("pause", gobuild.Source("pause", ".")),
         Program("probe", gobuild.Source("probe", ".")),
         Program("helm", gobuild.Source("tools", "helm.sh/helm/v4/cmd/helm"), (("version", "--short"), r"^v[34]\.")),
+        Program("registry", gobuild.Source("registry", "github.com/distribution/distribution/v3/cmd/registry")),
+        Program("oras", gobuild.Source("registry", "oras.land/oras/cmd/oras")),
+        Program("crane", gobuild.Source("registry", "github.com/google/go-containerregistry/cmd/crane")),
         Program("kwok", gobuild.Source("tools", "sigs.k8s.io/kwok/cmd/kwok"), (("--version",), r"v0\.[89]\.")),
     )
 }
