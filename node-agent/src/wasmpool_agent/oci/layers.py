@@ -13,7 +13,8 @@ from wasmpool_agent.oci.manifest import NAMES_SHOWN, Descriptor
 from wasmpool_agent.oci.tar import Entry, TarError, Type, entries
 
 UNPACKED_FACTOR: Final = 4
-"""All layers together may unpack to so many times what the module may have."""
+UNPACKED_MORE: Final = 1024 * 1024
+"""All layers together may unpack to so many times what the module may have, and so much more: tars are padded."""
 MOST_NAMES: Final = 4096
 WASM_MAGIC: Final = b"\0asm"
 _GZIP: Final = b"\x1f\x8b"
@@ -42,7 +43,8 @@ class _Place:
 
 def find_wasm(layers: Sequence[Layer], most_bytes: int) -> bytes:
     """Its content. Raises ArtifactInvalidError, TooLargeError."""
-    budget = _Budget(most_bytes * UNPACKED_FACTOR)
+    most_unpacked = most_bytes * UNPACKED_FACTOR + UNPACKED_MORE
+    budget = _Budget(most_unpacked)
     found: dict[str, _Place] = {}
     for number, layer in enumerate(layers):
         _apply(found, number, layer, budget)
@@ -52,7 +54,7 @@ def find_wasm(layers: Sequence[Layer], most_bytes: int) -> bytes:
         raise ArtifactInvalidError(f"{shown(name)} is a hard link in the image; allowed is a file")
     if place.size > most_bytes:
         raise TooLargeError(f"{shown(name)} has {place.size} bytes in the image, allowed are {most_bytes}")
-    return _content(layers[place.layer], place, _Budget(most_bytes * UNPACKED_FACTOR))
+    return _content(layers[place.layer], place, _Budget(most_unpacked))
 
 
 def _only(found: dict[str, _Place], layers: int) -> str:

@@ -29,6 +29,7 @@ class Part:
     """Owns the file and its lock. Invariant between calls: the hash is of the first `size` bytes, and they are on disk.
 
     `mixed`: whether not all of it came in one answer, so that a wrong digest need not be the last one's fault.
+    `source`: whose the last bytes are.
     """
 
     def __init__(self, path: Path, file: BinaryIO, described: Descriptor) -> None:
@@ -38,6 +39,7 @@ class Part:
         self._hash = self._new_hash()
         self.size = 0
         self.mixed = False
+        self.source = ""
 
     @property
     def whole(self) -> bool:

@@ -1,6 +1,6 @@
 """Loading a layer into its part: gone on from where it was cut, and right at the end or not there at all."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
@@ -28,7 +28,7 @@ class Transfer:
     async def run(self) -> None:
         """After it the part is right. Raises PullError."""
         try:
-            await self._load()
+            await self._load(self._from_any)
         except DigestMismatchError:
             # What an earlier process or another server left may be to blame: once more, from the beginning.
             again = self.part.mixed
@@ -40,19 +40,24 @@ class Transfer:
 
     async def _load_anew(self) -> None:
         try:
-            await self._load()
+            await self._load(self._from_one)
         except DigestMismatchError:
             await self.part.restart()
             self.part.remove()
             raise
 
-    async def _load(self) -> None:
+    async def _load(self, from_where: Callable[[Endpoint, Credential], Awaitable[None]]) -> None:
         if not self.part.whole:
-            await self.asking.anywhere(self._from, lambda: self.part.size)
+            await self.asking.anywhere(from_where, lambda: self.part.size)
         if not self.part.right:
             raise self._wrong(f"layer of {self.asking.reference}")
 
-    async def _from(self, endpoint: Endpoint, credential: Credential) -> None:
+    async def _from_one(self, endpoint: Endpoint, credential: Credential) -> None:
+        if self.part.source != endpoint.name:
+            await self.part.restart()
+        await self._from_any(endpoint, credential)
+
+    async def _from_any(self, endpoint: Endpoint, credential: Credential) -> None:
         part = self.part
         what = f"GET layer {self.described.digest} of {endpoint.name}"
         headers = {"Accept": "*/*"} | ({"Range": f"bytes={part.size}-"} if part.size else {})
@@ -60,6 +65,7 @@ class Transfer:
         async with self.asking.asked(endpoint, credential, request) as (answer, _):
             await self._prepare(answer, what)
             part.mixed = part.mixed or part.size > 0
+            part.source = endpoint.name
             await self._take(answer, what)
         if not part.whole:
             raise UnreachableError(f"{what}: it ended after {part.size} of {self.described.size} bytes")
