@@ -19,7 +19,7 @@ EDITABLES := $(STAMPS)/editables-$(call content,$(PACKAGES) crds/pyproject.toml 
 PYRIGHT := $(STAMPS)/pyright-$(call content,package-lock.json)
 SYSTEM := $(STAMPS)/system-$(call content,scripts/install-system-packages.sh)
 
-TYPED := tests/bench tests/chart tests/cluster tests/conformance tests/demo tests/docs tests/e2e charts/generate demo docs/generate_api_reference.py
+TYPED := tests/bench tests/chart tests/cluster tests/conformance tests/demo tests/docs tests/e2e tests/oci charts/generate demo docs/generate_api_reference.py
 
 .PHONY: help
 help: ## this list
