@@ -46,7 +46,8 @@ BOB: Final = Login("bob", "battery staple", "$2b$04$3Tje9nz1j/1.ckYBYNUdiejLOXpG
 class Registry:
     """A context manager. `trust`: with it TLS, by its certificate `registry`. `logins`, `tokens`: who may do what.
 
-    `push_as`: a name and password for pushing, where that needs one.
+    `push_as`: a name and password for pushing, where that needs one. `enter`: a command in front of every other, that
+    leads to the network where it is to be.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Registry:
         logins: Sequence[Login] = (),
         tokens: TokenServer | None = None,
         push_as: tuple[str, str] | None = None,
+        enter: Sequence[str] = (),
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
@@ -67,6 +69,7 @@ class Registry:
         self._logins = logins
         self._tokens = tokens
         self._push_as = push_as or ((logins[0].name, logins[0].password) if logins else None)
+        self._enter = tuple(enter)
         self._pid: int | None = None
 
     def __enter__(self) -> Self:
@@ -104,7 +107,7 @@ class Registry:
         (self._directory / "config.yml").write_text(json.dumps(self._configuration()))
         program = binaries.one("registry")
         self._pid = processes.start(
-            [program, "serve", self._directory / "config.yml"],
+            [*self._enter, program, "serve", self._directory / "config.yml"],
             state_dir=self._directory,
             name="registry",
             log=log,
@@ -186,11 +189,15 @@ class Registry:
         if self._push_as is not None:
             auths[self.host] = {"auth": base64.b64encode(":".join(self._push_as).encode()).decode()}
         (docker / "config.json").write_text(json.dumps({"auths": auths}))
-        environment = {"PATH": "/usr/bin:/bin", "HOME": str(self._directory), "DOCKER_CONFIG": str(docker)}
+        environment = {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": str(self._directory),
+            "DOCKER_CONFIG": str(docker),
+        }
         if self._trust is not None:
             environment["SSL_CERT_FILE"] = str(self._trust.ca)
         done = subprocess.run(
-            [str(binaries.one(command[0])), *command[1:]],
+            [*self._enter, str(binaries.one(command[0])), *command[1:]],
             cwd=folder,
             env=environment,
             capture_output=True,
