@@ -196,10 +196,11 @@ def workloads(board: Dashboard) -> Dashboard:
         .with_panel(
             graph(
                 "Workloads",
-                "Refused: for good, until the module, the workload or the pool is changed. Waiting: may run later.",
+                "Refused: for good, until the module, the workload or the pool is changed. Waiting: may run later. "
+                "Would refuse: of those admitted, what admission.mode Enforce would refuse and Count lets run.",
                 [
-                    Query(f"sum({of_pool('wasmpool_pool_workloads', state=state)})", state)
-                    for state in ("admitted", "waiting", "refused")
+                    Query(f"sum({of_pool('wasmpool_pool_workloads', state=state)})", state.replace("_", " "))
+                    for state in ("admitted", "waiting", "refused", "would_refuse")
                 ],
             )
         )

@@ -13,10 +13,15 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from tests.chart.conftest import SYSTEM, pool, pool_node
 from tests.chart.kube import Answer, Kubectl, Object
+from wasmpool_api.codec import decode
+from wasmpool_api.instance_pool import AgentTemplate, InstancePool, LocalObjectReference
+from wasmpool_operator.pool.agent_pod import AgentSettings
+from wasmpool_operator.pool.plan import agents_of
 
 pytestmark = pytest.mark.cluster
 
@@ -276,6 +281,7 @@ def test_the_operator_binds_its_agents_role_and_no_other(operator: Kubectl, owne
         ("cluster-admin", "is attempting to grant RBAC permissions not currently held"),
         # NB: to RBAC this one is the operator's to give: it reads ConfigMaps itself.
         ("wasmpool-module-reader", "the operator binds ClusterRole wasmpool-agent only"),
+        ("wasmpool-secret-reader", "is attempting to grant RBAC permissions not currently held"),
     ):
         wanted = binding(f"bind-{role}", NAMESPACE, role, "wasmpool-web", NAMESPACE)
         wanted["metadata"]["ownerReferences"] = [owner]
@@ -328,12 +334,49 @@ def test_the_operator_makes_the_daemonset_of_a_pool(operator: Kubectl, owner: Ob
     operator("create", "--dry-run=server", "-f", "-", stdin=daemon_set(owner)).require()
 
 
+def test_the_operator_makes_the_daemonset_as_it_makes_it_for_a_pool_with_everything(
+    operator: Kubectl, owner: Object
+) -> None:
+    """With pull secrets, and a cache of the node."""
+    cache = {"sizeLimit": "1Gi", "hostPath": "/var/cache/wasmpool/web"}
+    made = decode(InstancePool, pool("web", NAMESPACE))
+    spec = msgspec.structs.replace(
+        made.spec,
+        image_pull_secrets=(LocalObjectReference("acme"), LocalObjectReference("more")),
+        agent=decode(AgentTemplate, {"cache": cache}),
+    )
+    metadata = msgspec.structs.replace(made.metadata, uid=owner["uid"])
+    agents = agents_of(msgspec.structs.replace(made, spec=spec, metadata=metadata), AgentSettings("agent:dev"))
+    operator("create", "--dry-run=server", "-f", "-", stdin=agents.children[-1]).require()
+
+
+def host_path(path: str, name: str = "cache", kind: str = "Directory") -> Mapping[str, Any]:
+    return {"volumes": [{"name": name, "hostPath": {"path": path, "type": kind}}]}
+
+
+def secret_volume(**source: Any) -> Mapping[str, Any]:
+    return {"volumes": [{"name": "stolen", **source}]}
+
+
+ALL_KEYS = {"projected": {"sources": [{"secret": {"name": "db"}}]}}
+ANOTHER_KEY = {"projected": {"sources": [{"secret": {"name": "db", "items": [{"key": "password", "path": "p"}]}}]}}
+
+
 @pytest.mark.parametrize(
     ("pod", "container", "complaint"),
     [
         ({"hostNetwork": True}, {}, "agents share no namespace with their node"),
         ({"hostPID": True}, {}, "agents share no namespace with their node"),
         ({"volumes": [{"name": "root", "hostPath": {"path": "/"}}]}, {}, "agents mount nothing of their node"),
+        (host_path("/"), {}, "agents mount nothing of their node"),
+        (host_path("/var/cache"), {}, "agents mount nothing of their node"),
+        (host_path("/var/cache/wasmpool-not"), {}, "one of the chart's agent.cacheHostPaths: /var/cache/wasmpool"),
+        (host_path("/var/cache/wasmpool", name="root"), {}, "agents mount nothing of their node"),
+        (host_path("/var/cache/wasmpool", kind="DirectoryOrCreate"), {}, "agents mount nothing of their node"),
+        (host_path("/var/cache/wasmpool/../../.."), {}, "must not contain '..'"),
+        (secret_volume(secret={"secretName": "db"}), {}, "agents mount of Secrets only the key .dockerconfigjson"),
+        (secret_volume(**ALL_KEYS), {}, "agents mount of Secrets only the key .dockerconfigjson"),
+        (secret_volume(**ANOTHER_KEY), {}, "agents mount of Secrets only the key .dockerconfigjson"),
         ({"serviceAccountName": "default"}, {}, "agents run as the service account that is named as their DaemonSet"),
         ({}, {"securityContext": {"privileged": True}}, "agents have no privileges"),
         ({}, {"securityContext": {}}, "agents have no privileges"),

@@ -204,6 +204,7 @@ def test_the_least_is_a_deployment_with_its_rights(helm: Helm) -> None:
         "ClusterRole/wasmpool-operator",
         "ClusterRole/wasmpool-agent",
         "ClusterRole/wasmpool-module-reader",
+        "ClusterRole/wasmpool-secret-reader",
         "ClusterRoleBinding/wasmpool-operator",
         "Role/wasmpool-operator-lease",
         "RoleBinding/wasmpool-operator-lease",
@@ -216,17 +217,28 @@ def test_the_chart_itself_has_no_objects_of_its_own_kinds(helm: Helm) -> None:
     assert not [it for it in helm.objects(MATRIX["everything"]) if it["apiVersion"].startswith("wasmpool.dev/")]
 
 
-def test_nobody_names_secrets_or_events_and_nobody_has_all_of_anything(helm: Helm) -> None:
+def test_nobody_has_all_of_anything_and_only_consent_names_secrets(helm: Helm) -> None:
     for it in helm.objects():
         for rule in it.get("rules", []):
             for part in ("apiGroups", "resources", "verbs"):
                 assert "*" not in rule[part]
-            assert not {"secrets", "events"} & set(rule["resources"]), it["metadata"]["name"]
+            if it["metadata"]["name"] != "wasmpool-secret-reader":
+                assert not {"secrets", "events"} & set(rule["resources"]), it["metadata"]["name"]
 
 
 def test_a_namespaces_owner_consents_to_its_config_maps_being_read_and_no_more(helm: Helm) -> None:
     (rule,) = rules_of(helm.objects(), "ClusterRole", "wasmpool-module-reader")
     assert rule == {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}
+
+
+def test_consent_to_secrets_is_a_role_of_its_own_that_nobody_has_by_the_chart(helm: Helm) -> None:
+    objects = helm.objects()
+    (rule,) = rules_of(objects, "ClusterRole", "wasmpool-secret-reader")
+    assert rule == {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}
+    consent = named(objects, "ClusterRole", "wasmpool-secret-reader")
+    assert not [it for it in consent["metadata"]["labels"] if it.startswith("rbac.authorization.k8s.io/")]
+    bound = {it["roleRef"]["name"] for it in objects if it["kind"] in {"RoleBinding", "ClusterRoleBinding"}}
+    assert bound == {"wasmpool-operator", "wasmpool-operator-lease"}
 
 
 def test_the_chart_asks_for_a_cluster_that_selects_by_fields_of_the_kinds(helm: Helm) -> None:
