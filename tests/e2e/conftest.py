@@ -25,6 +25,9 @@ _INSTALL = (
     "-n",
     SYSTEM_NAMESPACE,
     "--create-namespace",
+    # Where tests make the directories of nodes that outlive an agent's pod.
+    "--set",
+    "agent.cacheHostPaths={/var/tmp}",
 )
 
 
