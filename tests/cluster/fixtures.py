@@ -30,6 +30,11 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Running]:
     """A real node: the one that `python -m tests.cluster up` started, or the session's own."""
     state_dir = default_state_dir()
     found = lifecycle.find(state_dir)
+    if found is not None and found.owner is not None:
+        pytest.fail(
+            f"the cluster in {state_dir} is that of another test session, pid {found.owner}: "
+            "wait for its end, or give this one a place of its own with XDG_STATE_HOME"
+        )
     if found is not None and found.nodes > 0:
         yield found
         return

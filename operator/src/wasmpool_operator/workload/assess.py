@@ -117,7 +117,8 @@ def _loose(
     NB: limits that admit it now are not enough. It may have been mended meanwhile, and what is pinned must be there.
     """
     sighting = pin.sighting
-    if sighting is not None and sighting.reason and sighting.state is not WorkloadState.REFUSED:
+    settled = {WorkloadState.INSPECTED, WorkloadState.REFUSED}
+    if sighting is not None and sighting.reason and sighting.state not in settled:
         return _assessment(pin, Truth.UNKNOWN, sighting.reason, sighting.message, inspect=True)
     if verdict is not None and not verdict.admitted:
         inspect = pin.changeable
