@@ -198,6 +198,21 @@ def test_a_module_that_can_not_be_fetched_is_unknown_not_refused(stage: Stage) -
     assert stage.workload_condition("Ready", "lost")["status"] == "Unknown"
 
 
+def test_what_keeps_an_admitted_workload_from_running_is_told(stage: Stage) -> None:
+    """Its environment, say, which agents read when they make it ready."""
+    (agent,) = ready_pool(stage)
+    message = f"run.command.env TOKEN: there is no Secret {stage.namespace}/login"
+    agent.states["late"] = {"state": "Pulling", "usedSlots": 0, "reason": "ModulePullFailed", "message": message}
+    stage.workload("late")
+    held = stage.play(
+        lambda: (it := stage.workload_condition("Ready", "late")).get("reason") == "ModulePullFailed" and it
+    )
+    assert held["status"] == "False"
+    assert held["message"].endswith(message)
+    agent.states.clear()
+    stage.play(lambda: ready(stage, "late"))
+
+
 def test_without_a_pool_or_a_ready_node_it_says_so(stage: Stage) -> None:
     stage.workload("early")
     missing = until(

@@ -221,7 +221,9 @@ def _trouble(standing: Standing) -> tuple[str, str] | None:
     for report in standing.reports:
         entry = report.entry
         wanted = entry.revision in standing.slots and report.member.fresh
-        if wanted and entry.state in {WorkloadState.BACK_OFF, WorkloadState.REFUSED, WorkloadState.FAILED}:
+        # NB: one that fetches or compiles has a reason once that has failed, and tries again.
+        failed = entry.state in {WorkloadState.BACK_OFF, WorkloadState.REFUSED, WorkloadState.FAILED}
+        if wanted and (failed or (entry.reason and entry.state is not WorkloadState.RUNNING)):
             reason = entry.reason or (Outcome.BACK_OFF if entry.state is WorkloadState.BACK_OFF else Outcome.FAILED)
             code = f", exit code {entry.exit_code}" if entry.exit_code is not None else ""
             return reason, f"node {report.member.name}: {entry.message or entry.state.value}{code}"
