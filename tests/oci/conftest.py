@@ -8,6 +8,7 @@ import pytest
 
 from tests.cluster.certificates import Authority, Trust
 from tests.oci.registry import Registry
+from tests.standalone.agent import Files, files_of_its_own
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +30,13 @@ def trust(tmp_path_factory: pytest.TempPathFactory) -> Trust:
 def secure(tmp_path_factory: pytest.TempPathFactory, trust: Trust) -> Iterator[Registry]:
     """With TLS."""
     with Registry(tmp_path_factory.mktemp("secure"), trust=trust) as made:
+        yield made
+
+
+@pytest.fixture
+def files() -> Iterator[Files]:
+    """For an agent without a cluster."""
+    with files_of_its_own() as made:
         yield made
 
 

@@ -3,11 +3,13 @@
 import base64
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,6 +118,15 @@ class Files:
         new = self.root / f".{name}"
         new.write_text(yaml.safe_dump(manifest))
         new.replace(self.directory / name)
+
+
+@contextmanager
+def files_of_its_own() -> Generator[Files]:
+    """NB: not under pytest's tmp_path, which only its owner may enter."""
+    root = Path(tempfile.mkdtemp(prefix="wasmpool-test-"))
+    root.chmod(0o755)
+    yield Files(root)
+    shutil.rmtree(root, ignore_errors=True)
 
 
 @dataclass

@@ -1,19 +1,14 @@
 """A directory that nobody's user can read."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.standalone.agent import Files
+from tests.standalone.agent import Files, files_of_its_own
 
 
 @pytest.fixture
 def files() -> Iterator[Files]:
-    """NB: not pytest's tmp_path, which only its owner may enter."""
-    root = Path(tempfile.mkdtemp(prefix="wasmpool-test-"))
-    root.chmod(0o755)
-    yield Files(root)
-    shutil.rmtree(root, ignore_errors=True)
+    """Of this test."""
+    with files_of_its_own() as made:
+        yield made
