@@ -52,7 +52,7 @@ def test_a_reference_gets_the_verdict_and_the_exit_status_of_a_file(registry: Re
     assert found["image"] == f"{registry.host}/acme/hello@{digest}"
     both = check(hello, large, "--pool", files.pool)
     assert both.returncode == 1
-    assert f"{large}: ExceedsModuleLimits: memory 0 needs 64 pages, pool small allows 32" in both.stdout
+    assert f"{large}: Refused, ExceedsModuleLimits: memory 0 needs 64 pages, pool small allows 32" in both.stdout
 
 
 def test_a_registry_without_tls_is_spoken_to_only_where_the_pool_says_so(registry: Registry, files: Files) -> None:
