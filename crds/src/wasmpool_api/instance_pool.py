@@ -150,7 +150,7 @@ class Registry(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_d
 
 
 class AgentCache(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
-    """Where an agent keeps modules and compiled code. `host_path`: of the node; empty for one that goes with the pod."""
+    """Where an agent keeps modules and compiled code. `host_path`: of the node; empty: it goes with the pod."""
 
     size_limit: Quantity = Quantity(4 * 1024**3)
     host_path: str = ""

@@ -188,7 +188,9 @@ def test_a_slot_must_have_room_for_all_memories_of_a_component() -> None:
 
 
 @given(
-    st.fixed_dictionaries({"instances": st.integers(0, 40), "memories": st.integers(0, 4), "tables": st.integers(0, 25)}),
+    st.fixed_dictionaries(
+        {"instances": st.integers(0, 40), "memories": st.integers(0, 4), "tables": st.integers(0, 25)}
+    ),
     st.integers(0, 4),
     st.sampled_from(AdmissionMode),
     st.sampled_from([frozenset({"memories", "memoryPages"}), BASE_PAGES_FIELDS]),
