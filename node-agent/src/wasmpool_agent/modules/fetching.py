@@ -1,5 +1,6 @@
 """The module of a revision: as its source has it now, or as the revision pins it."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,7 +44,7 @@ class Modules:
         if kept is not None:
             return kept
         data = await self._in_config_map(revision)
-        found, source = digest_of(data), revision.module.config_map
+        found, source = await asyncio.to_thread(digest_of, data), revision.module.config_map
         if found != revision.digest:
             where = f"ConfigMap {revision.workload_namespace}/{source.name}, key {source.key}" if source else "module"
             raise PullFailedError(

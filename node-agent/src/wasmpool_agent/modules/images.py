@@ -68,7 +68,7 @@ class Images:
             if kept is not None:
                 return kept
         _, data = await self._pull(reference, credentials)
-        found = digest_of(data)
+        found = await asyncio.to_thread(digest_of, data)
         if found != revision.digest:
             raise PullFailedError(
                 Refusal.MODULE_INVALID,

@@ -12,7 +12,7 @@ from wasmpool_agent.metrics import Metrics
 from wasmpool_agent.modules.cache import Cache
 from wasmpool_agent.modules.fetching import Modules
 from wasmpool_agent.modules.inspecting import Finding, examine
-from wasmpool_agent.modules.sources import PullFailedError, Sources, digest_of, refuse_unsupported
+from wasmpool_agent.modules.sources import PullFailedError, Sources, refuse_unsupported
 from wasmpool_agent.protocol import start_fits
 from wasmpool_agent.supervisor.artifacts import Artifact, Artifacts
 from wasmpool_agent.supervisor.claims import Claim, Prepared, Step
@@ -175,7 +175,7 @@ class Preparer:
         if finding.module is not None and image:
             finding = finding.found_in(image)
         # A module that is refused is looked at again and again; its verdict counts once.
-        verdict = (digest_of(data), finding.message)
+        verdict = (finding.module.digest if finding.module is not None else "", finding.message)
         if self._judged.get(claim.key) != verdict:
             self._judged[claim.key] = verdict
             self._metrics.judged(finding.result, finding.reason)
