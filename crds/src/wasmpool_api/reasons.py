@@ -77,6 +77,7 @@ class Outcome(StrEnum):
 
 
 PERMANENT: frozenset[str] = frozenset(Refusal)
+TEMPORARY: frozenset[str] = frozenset(Waiting)
 
 
 class PoolReason(StrEnum):

@@ -54,7 +54,7 @@ def remembering(needs: dict[str, Any], *, fixed: bool, **more: Any) -> WasmWorkl
 
 
 def test_a_module_that_an_agent_has_seen_and_nobody_refuses_is_pinned_and_admitted() -> None:
-    found = judged(workload(), report(workload(), "Inspected", module=module(FITS)))
+    found = judged(workload(), report(workload(), "Inspected", reason="ModuleValid", module=module(FITS)))
     assert found.admitted
     assert found.revision.digest == digest("a")
     assert not found.inspect
@@ -117,6 +117,17 @@ def test_what_is_gone_or_broken_meanwhile_is_told_in_place_of_the_old_refusal() 
     assert (broken.module_valid.reason, broken.module_valid.message) == ("ModuleInvalid", "offset 3")
     assert gone.inspect
     assert broken.inspect
+
+
+@pytest.mark.parametrize(("state", "reason"), [("Pending", "Starting"), ("Pulling", "Pulling")])
+def test_while_an_agent_looks_again_the_refusal_stays(state: str, reason: str) -> None:
+    known = remembering(TOO_MANY, fixed=False)
+    assert judged(known, report(known, state, reason=reason)).refused
+    first = judged(workload(), report(workload(), state, reason=reason))
+    expected = {"Starting": ("Inspecting", "the module is being inspected")}
+    assert (first.admission.reason, first.admission.message) == expected.get(
+        reason, ("Pulling", "the module is being fetched")
+    )
 
 
 def test_what_only_the_agent_refuses_holds_no_slot_and_is_looked_at_again() -> None:

@@ -7,7 +7,7 @@ from wasmpool_api.admission import Verdict, judge_for
 from wasmpool_api.instance_pool import InstancePool
 from wasmpool_api.instance_pool_node import NodeWorkload, WorkloadState
 from wasmpool_api.not_yet import workload_not_yet
-from wasmpool_api.reasons import Outcome, Progress, Refusal, Waiting
+from wasmpool_api.reasons import TEMPORARY, Outcome, Progress, Refusal, Waiting
 from wasmpool_api.revisions import Revision
 from wasmpool_api.wasm_workload import ModuleStatus, WasmWorkload
 from wasmpool_operator.conditions import Finding, Truth
@@ -117,8 +117,7 @@ def _loose(
     NB: limits that admit it now are not enough. It may have been mended meanwhile, and what is pinned must be there.
     """
     sighting = pin.sighting
-    settled = {WorkloadState.INSPECTED, WorkloadState.REFUSED}
-    if sighting is not None and sighting.reason and sighting.state not in settled:
+    if sighting is not None and sighting.reason in TEMPORARY:
         return _assessment(pin, Truth.UNKNOWN, sighting.reason, sighting.message, inspect=True)
     if verdict is not None and not verdict.admitted:
         inspect = pin.changeable

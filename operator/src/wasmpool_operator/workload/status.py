@@ -9,7 +9,7 @@ from wasmpool_api.codec import encode
 from wasmpool_api.instance_pool_node import WorkloadState
 from wasmpool_api.meta import API_VERSION, WASM_WORKLOAD, WORKLOAD_UID_LABEL
 from wasmpool_api.placement import Shortfall
-from wasmpool_api.reasons import PERMANENT, Outcome, Progress, RolloutReason
+from wasmpool_api.reasons import PERMANENT, TEMPORARY, Outcome, Progress, RolloutReason
 from wasmpool_api.wasm_workload import WasmWorkloadStatus, WorkloadInstances, WorkloadNode
 from wasmpool_operator.actions import WriteStatus
 from wasmpool_operator.conditions import Finding, Truth, condition_of, merged
@@ -213,7 +213,7 @@ def _ready(standing: Standing, reserved: Finding) -> Finding:
         return Finding("Ready", Truth.FALSE, trouble[0], f"{message}; {trouble[1]}")
     if reserved.truth is Truth.FALSE:
         return Finding("Ready", Truth.FALSE, reserved.reason, f"{message}; {reserved.message}")
-    return Finding("Ready", Truth.FALSE, _progress(standing), message)
+    return Finding("Ready", Truth.FALSE, *_progress(standing, message))
 
 
 def _trouble(standing: Standing) -> tuple[str, str] | None:
@@ -221,22 +221,26 @@ def _trouble(standing: Standing) -> tuple[str, str] | None:
     for report in standing.reports:
         entry = report.entry
         wanted = entry.revision in standing.slots and report.member.fresh
-        # NB: one that fetches or compiles has a reason once that has failed, and tries again.
         failed = entry.state in {WorkloadState.BACK_OFF, WorkloadState.REFUSED, WorkloadState.FAILED}
-        if wanted and (failed or (entry.reason and entry.state is not WorkloadState.RUNNING)):
+        if wanted and (failed or entry.reason in TEMPORARY):
             reason = entry.reason or (Outcome.BACK_OFF if entry.state is WorkloadState.BACK_OFF else Outcome.FAILED)
             code = f", exit code {entry.exit_code}" if entry.exit_code is not None else ""
             return reason, f"node {report.member.name}: {entry.message or entry.state.value}{code}"
     return None
 
 
-def _progress(standing: Standing) -> str:
-    states = {it.entry.state for it in standing.reports if it.current and it.entry.revision in standing.slots}
-    if WorkloadState.PULLING in states:
-        return Progress.PULLING
-    if WorkloadState.COMPILING in states:
-        return Progress.COMPILING
-    return Progress.STARTING
+def _progress(standing: Standing, message: str) -> tuple[str, str]:
+    """The reason, and the message with what the agent says of it: whose turn comes before, say."""
+    reports = [it for it in standing.reports if it.current and it.entry.revision in standing.slots]
+    for state, reason in (
+        (WorkloadState.PULLING, Progress.PULLING),
+        (WorkloadState.COMPILING, Progress.COMPILING),
+    ):
+        found = [it for it in reports if it.entry.state is state]
+        if found:
+            said = [f"{message}; node {it.member.name}: {it.entry.message}" for it in found if it.entry.message]
+            return reason, said[0] if said else message
+    return Progress.STARTING, message
 
 
 def _finished(standing: Standing, completions: Completions, reserved: Finding) -> Finding:
