@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from subprocess import CompletedProcess
 
 import pytest
@@ -86,7 +86,13 @@ def guests(kube: Kube, namespace: str) -> str:
     return name
 
 
-def _namespace(kube: Kube, prefix: str) -> Iterator[str]:
+@contextlib.contextmanager
+def namespace_of_its_own(kube: Kube, prefix: str) -> Generator[str]:
+    """For fixtures of another scope than a test's."""
+    yield from _namespace(kube, prefix)
+
+
+def _namespace(kube: Kube, prefix: str) -> Generator[str]:
     name = f"{prefix}-{next(_NUMBERS)}-{uuid.uuid4().hex[:6]}"
     kube.kubectl("create", "namespace", name)
     yield name
