@@ -86,14 +86,15 @@ def _down(*, own: bool) -> int:
 def _next_steps(reached: access.Access) -> str:
     tools = f"  {reached.exports}\n\n" if reached.exports else ""
     down = "make down" if reached.own else "make down CLUSTER=existing"
-    patch = """'{"spec":{"moduleLimits":{"memoryPages":512}}}'"""
+    patch = """'{"spec":{"moduleLimits":{"memoryPages":544}}}'"""
     return f"""{tools}\
   kubectl scale wasm ticker --replicas=5    # more slots for it, at once
   kubectl scale wasm ticker --replicas=40   # more than there are: read its SlotsReserved condition
   kubectl describe ipool small              # capacity, reservations, memory
   kubectl get ipnode -o yaml                # what the operator asks of a node, and what its agent answers
   kubectl patch ipool small --type merge -p {patch}
-                                            # too-big would fit, if the node has the pages: read the pool's conditions
+                                            # room for too-big's 512 pages and for its heap to grow: new slots,
+                                            # so the agent is replaced, and then too-big runs
   kubectl delete ipool small                # the pages are free again: grep HugePages /proc/meminfo
   {down:<41} # undo all of it"""
 

@@ -32,6 +32,7 @@ class Console:
 
     def __post_init__(self) -> None:
         if self.record is not None:
+            self.record.parent.mkdir(parents=True, exist_ok=True)
             self.record.write_text("")
 
     def recording(self, on: bool) -> None:

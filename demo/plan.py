@@ -26,7 +26,7 @@ def plan_own_cluster() -> str:
     if cluster_is_built(cache):
         duration = "about a minute (the cluster's binaries are in the cache)"
     else:
-        duration = "15 to 25 minutes on 2 cores, the first time; a minute after that"
+        duration = "10 to 15 minutes on 2 cores, the first time; a minute after that"
     text = f"""\
 This is what `make demo` does to this machine. `make down` undoes all but the packages and the caches.
 
@@ -36,7 +36,7 @@ This is what `make demo` does to this machine. `make down` undoes all but the pa
   caches      {cache}: built binaries and images (about 3 GiB); Go's and uv's own
   huge pages  {_pages_line(pages)}
   cgroups     mounts the hugetlb controller at /sys/fs/cgroup/hugetlb where nobody has; cgroups for the node
-  network     network namespaces of its own with a bridge; nothing listens on an address of this machine
+  network     network namespaces of its own with a bridge; a port on 127.0.0.1 leads to the API server
   processes   etcd, Kubernetes' control plane, containerd, kubelet: about 1 GiB of memory
   internet    downloads from the registries of Go modules, Debian and PyPI; sends nothing
 """

@@ -44,10 +44,6 @@ class Manifests:
 
 def read_pool_strictly(path: Path) -> InstancePool:
     """An InstancePool manifest whose fields are all known and make a region. Raises UserError."""
-    try:
-        pool = read_pool(path)
-    except PoolFileError as error:
-        raise UserError(one_line(error)) from error
     documents = list(_documents(path))
     if len(documents) != 1:
         raise UserError(f"{path}: it has {len(documents)} documents, one InstancePool is wanted")
@@ -57,6 +53,10 @@ def read_pool_strictly(path: Path) -> InstancePool:
             f"{path}: it is a {manifest.get('kind')} of {manifest.get('apiVersion')}, "
             f"an {INSTANCE_POOL} of {API_VERSION} is wanted"
         )
+    try:
+        pool = read_pool(path)
+    except PoolFileError as error:
+        raise UserError(one_line(error)) from error
     _refuse_unknown(path, unknown_fields(InstancePool, manifest))
     unsupported = pool_not_yet(pool.spec)
     if unsupported is not None:

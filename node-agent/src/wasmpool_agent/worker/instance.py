@@ -233,4 +233,4 @@ def _exited(code: int) -> _End:
     signed = code - 2**32 if code >= 2**31 else code
     if signed == 0:
         return _End(Result.SUCCESS, 0)
-    return _End(Result.ERROR, signed, f"exited with code {signed}")
+    return _End(Result.ERROR, signed, "")
