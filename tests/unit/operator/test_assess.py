@@ -152,6 +152,23 @@ def test_an_admitted_module_keeps_its_digest_whatever_is_at_its_source() -> None
     assert not found.inspect
 
 
+def test_a_module_that_an_agent_can_not_run_gives_way_to_another_one_at_its_source() -> None:
+    """Compiling finds more than an inspection."""
+    known = remembering(FITS, fixed=True)
+    refusal = report(known, "Refused", inspect=False, reason="ModuleInvalid", message="offset 7")
+    found = judged(known, refusal)
+    assert (found.refused, found.inspect, found.refusing) == (True, True, {"n1"})
+    assert (found.revision.digest, found.inspection.name) == (digest("a"), revision_of(known).name)
+    same = judged(known, refusal, report(known, "Inspected", module=module(FITS)))
+    assert same.refusing
+    other = judged(known, refusal, report(known, "Inspected", module=module(FITS, "b")))
+    assert other.admitted
+    assert other.revision.digest == digest("b")
+    too_large = judged(known, refusal, report(known, "Inspected", module=module(TOO_MANY, "b")))
+    assert too_large.admission.reason == "ExceedsModuleLimits"
+    assert too_large.inspect
+
+
 @pytest.mark.parametrize("held_by", ["a spec", "an agent"])
 def test_an_admitted_module_is_pinned_until_the_last_of_it_has_ended(held_by: str) -> None:
     """Limits were lowered: its slots are taken first."""

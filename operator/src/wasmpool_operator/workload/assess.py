@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from wasmpool_api.admission import Verdict, judge_for
 from wasmpool_api.instance_pool import InstancePool
 from wasmpool_api.instance_pool_node import NodeWorkload, WorkloadState
@@ -36,6 +38,11 @@ class Assessment:
     banned: bool = False
     """Nothing of it may hold a slot, not even an older revision."""
     would_refuse: bool = False
+
+    @property
+    def inspection(self) -> Revision:
+        """The revision to be inspected: the same, without a digest."""
+        return msgspec.structs.replace(self.revision, digest="", image="")
 
     @property
     def admitted(self) -> bool:
@@ -79,7 +86,11 @@ def assess(
         if pin.held(reports, places):
             return _assessment(pin, Truth.FALSE, verdict.reason, verdict.message)
         return _loose(pin.loosen(), verdict, reports, any_node_ready=any_node_ready, key=key)
-    return _fixed(pin, verdict, reports)
+    found = _fixed(pin, verdict, reports)
+    successor = pin.successor()
+    if found.refusing and successor is not None and not pin.held(reports, places):
+        return _loose(successor, _verdict(successor, pool), reports, any_node_ready=any_node_ready, key=key)
+    return found
 
 
 def _verdict(pin: Pin, pool: InstancePool) -> Verdict | None:
@@ -102,6 +113,7 @@ def _fixed(pin: Pin, verdict: Verdict | None, reports: Sequence[Report]) -> Asse
             pin.module,
             _module_valid(pin.module, reason, entry.message),
             Finding("Admitted", Truth.FALSE, reason, f"node {node}: {entry.message}"),
+            inspect=pin.changeable,
             refusing=frozenset(it.member.name for it in refusals),
         )
     message = verdict.message if verdict is not None else ""
@@ -128,7 +140,7 @@ def _loose(
             return _assessment(pin, Truth.UNKNOWN, Progress.INSPECTING, message, inspect=True)
         reason = sighting.reason or Refusal.MODULE_INVALID
         return _assessment(pin, Truth.FALSE, reason, sighting.message, inspect=True)
-    if verdict is not None and pin.seen:
+    if verdict is not None and pin.found is not None:
         return _fixed(pin.fix(), verdict, reports)
     if not any_node_ready:
         message = f"pool {key} has no ready node to inspect the module on; its Ready condition says why"

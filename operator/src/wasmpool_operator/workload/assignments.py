@@ -52,7 +52,7 @@ class Sheets:
                 uid=metadata.uid,
                 namespace=metadata.namespace,
                 name=metadata.name,
-                revision=assessment.revision.name,
+                revision=assessment.inspection.name,
                 slots=0,
                 priority=assessment.workload.spec.priority,
                 inspect=True,
@@ -89,7 +89,11 @@ class Sheets:
 def inspection_node(
     assessment: Assessment, places: Iterable[Place], members: Sequence[Member], states: Mapping[str, NodeState]
 ) -> str | None:
-    """Where its module is inspected: where that was begun, if that node works, else any ready one, evenly spread."""
+    """Where its module is inspected: where that was begun, if that node works, else any ready one, evenly spread.
+
+    A module that an agent can't run is inspected by that agent: it knows that another one is waited for.
+    """
+    members = [it for it in members if it.name in assessment.refusing] or members
     ready = [it for it in members if states.get(it.name) is NodeState.READY]
     ready = ready or [it for it in members if states.get(it.name) is NodeState.DRAINING]
     if not ready:
@@ -97,7 +101,7 @@ def inspection_node(
     names = {it.name for it in ready}
     for place in places:
         assignment = place.assignment
-        if assignment.inspect and assignment.revision == assessment.revision.name and place.member.name in names:
+        if assignment.inspect and assignment.revision == assessment.inspection.name and place.member.name in names:
             return place.member.name
     selector = assessment.workload.spec.placement.node_selector
     fitting = [it for it in ready if _has(it, selector)] or ready

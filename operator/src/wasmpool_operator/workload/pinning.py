@@ -6,6 +6,7 @@
 
     loose -- an agent has inspected it, and nothing refuses it --> fixed
     fixed -- the pool's limits refuse it, and no node holds anything of it any more --> loose
+    fixed -- an agent can't run it, no node holds anything of it, and its source has another one --> fixed, to that one
 
 status.updatedRevision remembers which: it names the revision with the digest, or the one without.
 """
@@ -23,8 +24,8 @@ from wasmpool_operator.workload.reports import Place, Report
 class Pin:
     """`module`: the one that is fixed, or the last one that was found.
 
-    `sighting`: what the agent on `node` says of the source now; `seen`: it has `module` before it, and refuses nothing.
-    Invariant: `fixed` implies that `module` is known, with its needs.
+    `sighting`: what the agent on `node` says of the source now; `found`: the module that it has before it, and does not
+    refuse. Invariant: `fixed` implies that `module` is known, with its needs.
     """
 
     workload: WasmWorkload
@@ -32,7 +33,7 @@ class Pin:
     fixed: bool
     sighting: NodeWorkload | None = None
     node: str = ""
-    seen: bool = False
+    found: ModuleStatus | None = None
 
     @property
     def revision(self) -> Revision:
@@ -45,8 +46,14 @@ class Pin:
         return _changeable(self.workload.spec.module)
 
     def fix(self) -> "Pin":
-        """The same module, for good."""
-        return Pin(self.workload, self.module, fixed=True)
+        """The module that was found, for good."""
+        return Pin(self.workload, self.found, fixed=True)
+
+    def successor(self) -> "Pin | None":
+        """With the module that is at its source now, if that is another one."""
+        if self.found is None or self.module is None or self.found.digest == self.module.digest:
+            return None
+        return Pin(self.workload, self.found, False, self.sighting, self.node, self.found)
 
     def loosen(self) -> "Pin":
         """The same module, until another one is found."""
@@ -70,25 +77,24 @@ def pin_of(workload: WasmWorkload, reports: Sequence[Report], places: Sequence[P
     """As status remembers it, and as agents report it now."""
     known = workload.status.module
     remembered = known if known is not None and known.digest and known.needs is not None else None
-    if remembered is not None:
-        pinned = revision_of(workload, remembered.digest, remembered.image)
-        if pinned.name == workload.status.updated_revision:
-            return Pin(workload, remembered, fixed=True)
-    inspected = revision_of(workload).name
-    if workload.status.updated_revision != inspected:
+    inspected, updated = revision_of(workload).name, workload.status.updated_revision
+    fixed = remembered is not None and revision_of(workload, remembered.digest, remembered.image).name == updated
+    if not fixed and updated != inspected:
         remembered = None  # of an earlier version
     # NB: an agent may not have let go yet of an inspection that another one has taken over.
     asked = {it.member.name for it in places if it.assignment.inspect and it.assignment.revision == inspected}
     sightings = [it for it in reports if it.member.fresh and it.entry.revision == inspected]
     sightings.sort(key=lambda it: it.member.name not in asked)
     if not sightings:
-        return Pin(workload, remembered, fixed=False)
+        return Pin(workload, remembered, fixed)
     entry, node = sightings[0].entry, sightings[0].member.name
-    found = entry.module if entry.module is not None and entry.module.digest and entry.module.needs else None
-    if found is None and entry.state is WorkloadState.REFUSED:
+    there = entry.module if entry.module is not None and entry.module.digest and entry.module.needs else None
+    found = there if entry.state is WorkloadState.INSPECTED else None
+    if fixed:
+        return Pin(workload, remembered, fixed, entry, node, found)
+    if there is None and entry.state is WorkloadState.REFUSED:
         remembered = None  # something else is there now, and it can't be read
-    seen = found is not None and entry.state is WorkloadState.INSPECTED
-    return Pin(workload, found or remembered, fixed=False, sighting=entry, node=node, seen=seen)
+    return Pin(workload, there or remembered, fixed, entry, node, found)
 
 
 def _changeable(source: ModuleSource) -> bool:

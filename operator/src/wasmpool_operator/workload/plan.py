@@ -186,7 +186,10 @@ def _assembled(
         revisions=tuple(
             revisions.missing(
                 pool,
-                [it.assessment.revision for it in standings if it.assessment.inspect or it.assessment.admitted],
+                [
+                    *(it.assessment.revision for it in standings if it.assessment.admitted),
+                    *(it.assessment.inspection for it in standings if it.assessment.inspect),
+                ],
                 observed.revisions,
             )
         ),
