@@ -71,7 +71,10 @@ def assess(
     """
     pin = pin_of(workload, reports, places)
     if pool is None:
-        return _assessment(pin, Truth.UNKNOWN, Waiting.POOL_NOT_FOUND, f"there is no InstancePool {key}")
+        message = f"there is no InstancePool {key}"
+        if not workload.spec.pool_ref.namespace:
+            message += "; a pool of another namespace is named with poolRef.namespace"
+        return _assessment(pin, Truth.UNKNOWN, Waiting.POOL_NOT_FOUND, message)
     if pool.metadata.deletion_timestamp is not None:
         return _assessment(pin, Truth.UNKNOWN, Waiting.POOL_DRAINING, f"InstancePool {key} is being deleted")
     if not_allowed is not None:

@@ -188,6 +188,8 @@ def _slots_reserved(standing: Standing) -> Finding:
         return Finding(kind, truth, assessment.admission.reason, "no slot is held: see Admitted")
     if standing.shortfall is not None:
         return Finding(kind, Truth.FALSE, standing.shortfall.reason, standing.shortfall.message)
+    if standing.completions is not None and standing.completions.finished and not standing.reserved:
+        return Finding(kind, Truth.TRUE, Outcome.SLOTS_RESERVED, "finished; no slot is held any more")
     nodes = len({name for held in standing.slots.values() for name in held})
     where = f"{standing.reserved} of {wanted} slots on {nodes} {'node' if nodes == 1 else 'nodes'}"
     return Finding(kind, Truth.TRUE, Outcome.SLOTS_RESERVED, where)
