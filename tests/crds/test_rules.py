@@ -219,6 +219,21 @@ RULES: Mapping[str, list[Case]] = {
         pool({PORTS: given}, f"http.portRange {given} contains 9464, the port of the agent itself")
         for given in ("9000-9999", "9464-9464", "1024-9464", "9464-65535")
     ],
+    "InstancePool.spec.registries[]#0": [
+        pool(
+            {"spec.registries": [{"host": "a.example.com", "plainHTTP": True, "caBundle": "LS0tLS1CRUdJTg=="}]},
+            "registries: plainHTTP and caBundle are both given, and without TLS there is no certificate to check; "
+            "one of them is allowed",
+        )
+    ],
+    "InstancePool.spec.agent.cache.sizeLimit#0": [
+        pool({"spec.agent.cache": {"sizeLimit": given}}, f"agent.cache.sizeLimit is {given}; 64Mi to 64Ti is allowed")
+        for given in ("63Mi", 0, "65Ti", 70368744177665)
+    ],
+    "InstancePool.spec.agent.cache.hostPath#0": [
+        pool({"spec.agent.cache": {"hostPath": given}}, "agent.cache.hostPath has a part that is . or ..")
+        for given in ("/var/cache/../..", "/..", "/./etc")
+    ],
     "InstancePool.spec.agent.env[]#0": [
         pool(
             {"spec.agent.env": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]},
