@@ -242,7 +242,7 @@ def test_a_workload_that_is_compiled_says_so(kube: Kube, stage: Mapping[str, str
         ready = [condition(it, "Ready") for it in kube.all_of("wasm", reader) if it["metadata"]["name"] in names]
         assert not all(it.get("reason") == "Succeeded" for it in ready), seen
         compiling = [it["message"] for it in ready if it.get("reason") == "Compiling"]
-        seen.update("come before it" in message for message in compiling)
+        seen.update("modules before it" in message for message in compiling)
     for name in names:
         kube.until_condition("wasm", name, reader, "Finished", "True", seconds=120)
 

@@ -17,9 +17,6 @@ pytestmark = [pytest.mark.node, pytest.mark.timeout(180)]
 STRICT = {"memoryPages": 32, "functions": 5, "tables": 0}
 
 
-TABLES = pytest.mark.xfail(reason="a worker holds its instances to the tables that its pool.yaml allows", strict=True)
-
-
 def module(*, functions: int = 1, globals_: int = 0, tables: int = 0, says: str = "ran") -> str:
     """Base64 of a command with so many functions of its own, beside _start."""
     text = says.encode() + b"\n"
@@ -94,7 +91,6 @@ def test_raised_limits_admit_what_they_refused(kube: Kube, strict: str) -> None:
     assert node["spec"]["admission"]["moduleLimits"]["functions"] == 9
 
 
-@TABLES
 def test_raised_limits_hold_for_what_the_worker_enforces_too(kube: Kube, strict: str) -> None:
     """Tables are not in the slot: there is no reason for another agent."""
     apply(kube, strict, "tables", module(tables=2))
@@ -122,12 +118,6 @@ def test_a_module_that_can_not_be_read_runs_once_it_is_mended(kube: Kube, strict
     assert said(kube, strict, "broken") == ["mended"]
 
 
-LOOKS_ONCE = pytest.mark.xfail(
-    reason="an agent does not look again at what it has inspected and can't run", strict=True
-)
-
-
-@LOOKS_ONCE
 def test_a_module_that_does_not_compile_runs_once_it_is_mended(kube: Kube, strict: str) -> None:
     """An inspection does not read code."""
     apply(kube, strict, "code", base64.b64encode(wasmtime.wat2wasm('(func (export "_start") i32.add)')).decode())

@@ -21,6 +21,7 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from wasmpool_agent.allocation_counts import AllocationCounts
+from wasmpool_agent.store_limits import StoreLimits
 
 PROTOCOL: Final = 1
 """Raised with every change that the other side would not understand."""
@@ -82,7 +83,7 @@ class Start(msgspec.Struct, frozen=True, tag="Start", kw_only=True):
     """Runs one instance. `instance` is chosen by the supervisor and never used twice in one worker.
 
     `workload` is "namespace/name". `deadline_seconds` counts from here to the end of the run, instantiation included;
-    None means for ever. `memory_pages`: to how many pages of 64 KiB a memory may grow, where lower than the pool's.
+    None means for ever. `limits`: None for those of the worker's pool file.
     """
 
     instance: int
@@ -95,7 +96,7 @@ class Start(msgspec.Struct, frozen=True, tag="Start", kw_only=True):
     env: tuple[tuple[str, str], ...] = ()
     entrypoint: str = "_start"
     deadline_seconds: float | None = None
-    memory_pages: int | None = None
+    limits: StoreLimits | None = None
 
 
 class Stop(msgspec.Struct, frozen=True, tag="Stop", kw_only=True):

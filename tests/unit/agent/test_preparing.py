@@ -10,6 +10,7 @@ from wasmpool_agent import compiler
 from wasmpool_agent.metrics import Metrics
 from wasmpool_agent.modules.cache import Cache
 from wasmpool_agent.modules.store import Store
+from wasmpool_agent.store_limits import StoreLimits
 from wasmpool_agent.supervisor.artifacts import Artifacts
 from wasmpool_agent.supervisor.preparing import in_force
 from wasmpool_agent.supervisor.promises import ClaimKey
@@ -57,6 +58,39 @@ def test_limits_follow_the_node_object_but_slots_stay_as_they_were_cut() -> None
         component_limits=ComponentLimits(),
     )
     assert in_force(_pool(), lower).spec.module_limits == ModuleLimits(memories=1, memory_pages=8)
+
+
+def test_on_base_pages_what_wasmtimes_pool_was_made_for_stays_too() -> None:
+    pool = decode(
+        InstancePool,
+        {
+            "metadata": {"name": "web", "namespace": "x"},
+            "spec": {
+                "allocation": {"backing": "BasePages"},
+                "instanceLimits": {"count": 2},
+                "moduleLimits": {"tables": 2, "tableElements": 50},
+                "componentLimits": {"coreInstances": 3, "memories": 2, "tables": 4},
+            },
+        },
+    )
+    raised = NodeAdmission(
+        mode=AdmissionMode.ENFORCE,
+        module_limits=ModuleLimits(tables=9, table_elements=900, functions=7),
+        component_limits=ComponentLimits(core_instances=90, memories=9, tables=99),
+    )
+    spec = in_force(pool, raised).spec
+    assert (spec.module_limits.tables, spec.module_limits.table_elements, spec.module_limits.functions) == (2, 50, 7)
+    assert spec.component_limits == ComponentLimits(core_instances=3, memories=2, tables=4)
+
+
+def test_the_store_is_held_to_the_limits_in_force_and_the_workloads_own() -> None:
+    limits = ModuleLimits(tables=3, table_elements=70)
+    admission = NodeAdmission(mode=AdmissionMode.ENFORCE, module_limits=limits, component_limits=ComponentLimits())
+    spec = in_force(_pool(), admission).spec
+    assert StoreLimits.of(spec, 8) == StoreLimits(memory_pages=8, memories=1, tables=3, table_elements=70)
+    assert StoreLimits.of(spec, 800).memory_pages == 16
+    counted = NodeAdmission(mode=AdmissionMode.COUNT, module_limits=limits, component_limits=ComponentLimits())
+    assert StoreLimits.of(in_force(_pool(), counted).spec).tables == 100
 
 
 def test_without_a_word_from_the_node_object_the_pool_file_holds() -> None:

@@ -22,6 +22,7 @@ from tests.guests.build import c_guest, go_guest
 from tests.unit.agent.worker_harness import Bench, ChannelClosed, Worker, pool
 from wasmpool_agent.allocation_counts import AllocationCounts
 from wasmpool_agent.protocol import Drop, Exited, Fault, LoadReason, ModuleFailed, ModuleLoaded, Result, Shutdown, Stats
+from wasmpool_agent.store_limits import StoreLimits
 
 PROMPT_SECONDS = 1.0
 """Far more than the 100 ms that are meant, far less than the guests would take."""
@@ -334,9 +335,12 @@ def test_no_byte_of_a_guest_is_readable_by_the_next_in_its_slot(tmp_path: Path, 
 @ALLOCATORS
 def test_memory_grows_to_the_workloads_limit_and_no_further(tmp_path: Path, fields: dict[str, str]) -> None:
     async def test(_bench: Bench, worker: Worker) -> None:
-        assert (await worker.run("writes", memory_pages=20)).exit_code == 20
-        assert (await worker.run("writes", memory_pages=100000)).exit_code == 160
-        refused = await worker.run("writes", memory_pages=0)
+        def limits(memory_pages: int) -> StoreLimits:
+            return StoreLimits(memory_pages=memory_pages, memories=1, tables=1, table_elements=10)
+
+        assert (await worker.run("writes", limits=limits(20))).exit_code == 20
+        assert (await worker.run("writes", limits=limits(160))).exit_code == 160
+        refused = await worker.run("writes", limits=limits(0))
         assert (refused.result, refused.exit_code) == (Result.ERROR, None)
         assert "memory minimum size of 1 pages exceeds memory limits" in refused.message
 

@@ -16,6 +16,7 @@ from wasmpool_api.instance_pool_node import Assignment
 from wasmpool_api.reasons import Refusal, Waiting
 from wasmpool_api.wasm_workload import RestartPolicy
 
+_LOOKED: Final = frozenset({Step.REFUSED, Step.INSPECTED})
 LOOK_SECONDS: Final = 5.0
 LOOKS_PER_SECOND: Final = 10.0
 """A refused module is read anew so often, for somebody may be mending it; all of them together not more often."""
@@ -67,9 +68,9 @@ class Claiming:
                 self._tasks[key] = group.create_task(self._prepare(claim), name=f"prepare-{claim.label}")
 
     def judge_again(self) -> None:
-        """The limits have changed: what was refused may be admitted now."""
+        """The limits have changed: what was refused may be admitted now, and what was only inspected be refused."""
         for key, claim in self._state.claims.items():
-            if claim.step is Step.REFUSED:
+            if claim.step in _LOOKED:
                 task = self._tasks.pop(key, None)
                 if task is not None:
                     task.cancel()
@@ -115,11 +116,11 @@ class Claiming:
         failures = 0
         await asyncio.sleep(PULLS.seconds(claim.load_failures))
         while True:
-            if claim.step is not Step.REFUSED:
+            if claim.step not in _LOOKED:
                 claim.step = Step.PULLING
             try:
                 if claim.assignment.inspect:
-                    if await self._inspect(claim):
+                    if await self._inspect(claim) and not self._refused_beside(claim):
                         return
                 else:
                     await self._make_ready(claim)
@@ -139,10 +140,15 @@ class Claiming:
                 claim.message = f"the agent failed to prepare it, which is its own fault: {error!r}"
             self._state.changed()
             failures += 1
-            refused = claim.step is Step.REFUSED
-            await asyncio.sleep(self._refused_seconds(claim, failures) if refused else PULLS.seconds(failures))
+            looked = claim.step in _LOOKED
+            await asyncio.sleep(self._look_seconds(claim, failures) if looked else PULLS.seconds(failures))
 
-    def _refused_seconds(self, claim: Claim, failures: int) -> float:
+    def _refused_beside(self, claim: Claim) -> bool:
+        """Whether this node can't run what was pinned of the same workload: another module is waited for."""
+        uid = claim.assignment.uid
+        return any(it.step is Step.REFUSED and it.assignment.uid == uid for it in self._state.claims.values())
+
+    def _look_seconds(self, claim: Claim, failures: int) -> float:
         if claim.from_registry:
             return REGISTRY_LOOKS.seconds(failures)
         refused = sum(it.step is Step.REFUSED for it in self._state.claims.values())

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from wasmpool_agent.store_limits import StoreLimits
 from wasmpool_agent.supervisor.promises import ClaimKey
 from wasmpool_agent.supervisor.runs import Runs
 from wasmpool_api.indexes import IndexesError, format_indexes, parse_indexes
@@ -36,7 +37,7 @@ class Prepared:
     env: tuple[tuple[str, str], ...]
     entrypoint: str
     deadline_seconds: float | None
-    memory_pages: int | None
+    limits: StoreLimits
 
 
 @dataclass(slots=True)

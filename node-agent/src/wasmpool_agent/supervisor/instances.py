@@ -118,7 +118,7 @@ class Dispatcher:
                     env=prepared.env,
                     entrypoint=prepared.entrypoint,
                     deadline_seconds=prepared.deadline_seconds,
-                    memory_pages=prepared.memory_pages,
+                    limits=prepared.limits,
                 ),
             )
         return None

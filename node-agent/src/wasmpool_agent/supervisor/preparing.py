@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -14,15 +15,20 @@ from wasmpool_agent.modules.fetching import Modules
 from wasmpool_agent.modules.inspecting import Finding, examine
 from wasmpool_agent.modules.sources import PullFailedError, Sources, refuse_unsupported
 from wasmpool_agent.protocol import start_fits
+from wasmpool_agent.store_limits import StoreLimits
 from wasmpool_agent.supervisor.artifacts import Artifact, Artifacts
 from wasmpool_agent.supervisor.claims import Claim, Prepared, Step
 from wasmpool_agent.supervisor.ports import AbsentError, DesiredState, PortError
 from wasmpool_agent.supervisor.promises import ClaimKey
+from wasmpool_api.admission import SLOT_FIELDS, slot_fields_of
 from wasmpool_api.codec import FieldError
 from wasmpool_api.instance_pool import Admission, Backing, InstancePool
 from wasmpool_api.instance_pool_node import NodeAdmission
+from wasmpool_api.limits import ComponentLimits, ModuleLimits
 from wasmpool_api.reasons import Refusal, Waiting
 from wasmpool_api.revisions import Revision
+
+L = TypeVar("L", ModuleLimits, ComponentLimits)
 
 OnStep = Callable[[Step, str], None]
 """Where the preparation stands, and what it waits for."""
@@ -136,7 +142,7 @@ class Preparer:
             env=environment,
             entrypoint=command.entrypoint,
             deadline_seconds=float(command.deadline) if command.deadline is not None else None,
-            memory_pages=revision.limits.memory_pages,
+            limits=StoreLimits.of(self._pool.spec, revision.limits.memory_pages),
         )
         return prepared, finding
 
@@ -185,7 +191,7 @@ class Preparer:
         self, claim: Claim, digest: str, data: bytes, backing: Backing | None, on_step: OnStep
     ) -> Artifact:
         def on_wait(before: int) -> None:
-            on_step(Step.COMPILING, f"waits for the compiler; {before} modules come before it" if before else "")
+            on_step(Step.COMPILING, f"waits for the compiler; modules before it: {before}" if before else "")
 
         on_wait(0)
         try:
@@ -212,19 +218,28 @@ def in_force(pool: InstancePool, admission: NodeAdmission | None) -> InstancePoo
     """
     if admission is None:
         return pool
-    own, limits = pool.spec.module_limits, admission.module_limits
-    module_limits = msgspec.structs.replace(
-        limits,
-        memories=min(limits.memories, own.memories),
-        memory_pages=min(limits.memory_pages, own.memory_pages),
-    )
+    own, fields = pool.spec, slot_fields_of(pool.spec)
+    module_limits = _within(admission.module_limits, own.module_limits, fields)
+    # Wasmtime's own pool sets memory aside for components as well; a slot does not care which module a memory is of.
+    sums = fields if fields > SLOT_FIELDS else frozenset[str]()
+    component_limits = _within(admission.component_limits, own.component_limits, sums)
     spec = msgspec.structs.replace(
         pool.spec,
         admission=Admission(mode=admission.mode),
         module_limits=module_limits,
-        component_limits=admission.component_limits,
+        component_limits=component_limits,
     )
     return msgspec.structs.replace(pool, spec=spec)
+
+
+def _within(limits: L, own: L, fields: frozenset[str]) -> L:
+    """No more than its own in the fields that memory was set aside for."""
+    lowered = {
+        field.name: min(getattr(limits, field.name), getattr(own, field.name))
+        for field in msgspec.structs.fields(type(limits))
+        if field.encode_name in fields
+    }
+    return msgspec.structs.replace(limits, **lowered)
 
 
 def _not_fetched(error: PullFailedError) -> NotNowError | NeverError:

@@ -22,11 +22,12 @@ from wasmpool_agent.pool_file import read_pool
 from wasmpool_agent.protocol import worker_channel
 from wasmpool_agent.region import Region
 from wasmpool_agent.slots import SlotTable
+from wasmpool_agent.store_limits import StoreLimits
 from wasmpool_agent.wasi.guest import Guest
 from wasmpool_agent.wasi.linking import link_preview1
 from wasmpool_agent.wasmtime_async import HostFunctions
 from wasmpool_agent.worker.artifacts import Artifacts
-from wasmpool_agent.worker.instance import Instances, Limits
+from wasmpool_agent.worker.instance import Instances
 from wasmpool_agent.worker.output import LogWriter
 from wasmpool_agent.worker.scheduler import Scheduler
 from wasmpool_agent.worker.service import DRAIN_SECONDS, Service
@@ -56,7 +57,7 @@ async def _serve(arguments: argparse.Namespace, spec: InstancePoolSpec, region: 
     channel = worker_channel(socket.socket(fileno=arguments.socket_fd))
     try:
         with Ticker(engine.increment_epoch) as ticker:
-            instances = Instances(functions, allocator, Scheduler(ticker.touch), log, Limits.of(spec))
+            instances = Instances(functions, allocator, Scheduler(ticker.touch), log, StoreLimits.of(spec))
             artifacts = Artifacts(functions.linker)
             return await Service(channel, artifacts, instances, log, lambda: counts_of(allocator, table)).serve()
     finally:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Final
 
 import msgspec
 import wasmtime
@@ -25,48 +24,13 @@ from wasmpool_agent.protocol import (
     Start,
     Started,
 )
+from wasmpool_agent.store_limits import StoreLimits
 from wasmpool_agent.wasi.guest import Clocks, Guest
 from wasmpool_agent.wasmtime_async import GuestTrap, HostFunctions, yield_every_tick
 from wasmpool_agent.worker.artifacts import Artifact
 from wasmpool_agent.worker.output import Backlog, LineStream, LogLine, LogWriter, rfc3339
 from wasmpool_agent.worker.scheduler import CpuClock, Scheduler
-from wasmpool_api.instance_pool import AdmissionMode, InstancePoolSpec
 from wasmpool_api.limits import WASM_PAGE_BYTES
-
-_COUNT_MODE_TABLE_ELEMENTS: Final = 1_000_000
-_COUNT_MODE_TABLES: Final = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one store may hold. `memory_pages`: per memory, pages of 64 KiB; `table_elements`: per table."""
-
-    memory_pages: int
-    memories: int
-    tables: int
-    table_elements: int
-
-    @classmethod
-    def of(cls, spec: InstancePoolSpec) -> "Limits":
-        """The pool's. Where module limits are only counted, tables, which are not in the slot, get another bound."""
-        limits, counted = spec.module_limits, spec.admission.mode is AdmissionMode.COUNT
-        return cls(
-            memory_pages=limits.memory_pages,
-            memories=max(limits.memories, spec.component_limits.memories),
-            tables=max(limits.tables, _COUNT_MODE_TABLES) if counted else limits.tables,
-            table_elements=max(limits.table_elements, _COUNT_MODE_TABLE_ELEMENTS) if counted else limits.table_elements,
-        )
-
-    def apply(self, store: wasmtime.Store, memory_pages: int | None) -> None:
-        """`memory_pages`: the workload's own, where it has one; it can only be lower."""
-        pages = self.memory_pages if memory_pages is None else min(self.memory_pages, memory_pages)
-        store.set_limits(
-            memory_size=pages * WASM_PAGE_BYTES,
-            table_elements=self.table_elements,
-            instances=1,
-            tables=self.tables,
-            memories=self.memories,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +52,7 @@ class Instances:
         allocator: InstanceAllocator,
         scheduler: Scheduler,
         log: LogWriter,
-        limits: Limits,
+        limits: StoreLimits,
     ) -> None:
         self._functions = functions
         self._allocator = allocator
@@ -111,7 +75,7 @@ class Instances:
         wiped = _Wiped()
         try:
             store = wasmtime.Store(self._functions.linker.engine)
-            self._limits.apply(store, start.memory_pages)
+            _limit(store, start.limits or self._limits)
             yield_every_tick(store)
             guest = Guest(
                 args=start.args,
@@ -226,6 +190,16 @@ class _Wiped:
     ) -> None:
         _, size, ns, _ = _native.wipe_stats()
         self.size, self.seconds = size - self._size, (ns - self._ns) / 1e9
+
+
+def _limit(store: wasmtime.Store, limits: StoreLimits) -> None:
+    store.set_limits(
+        memory_size=limits.memory_pages * WASM_PAGE_BYTES,
+        table_elements=limits.table_elements,
+        instances=1,
+        tables=limits.tables,
+        memories=limits.memories,
+    )
 
 
 def _exited(code: int) -> _End:
