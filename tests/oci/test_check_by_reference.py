@@ -98,11 +98,23 @@ def test_the_login_of_docker_is_used(trust: Trust, files: Files, tmp_path: Path)
         assert done.returncode == 0, done.stderr
 
 
-def test_a_broken_setting_of_a_registry_names_its_field(files: Files) -> None:
-    files.write_pool(registries=[{"host": "registry.test", "caBundle": "not base64!"}])
+@pytest.mark.parametrize(
+    ("bundle", "problem"),
+    [
+        ("not base64!", "is not base64"),
+        (base64.b64encode(b"hello").decode(), "has no certificate in it"),
+        (
+            base64.b64encode(b"-----BEGIN CERTIFICATE-----\nMAAA\n-----END CERTIFICATE-----").decode(),
+            "is no list of PEM certificates",
+        ),
+    ],
+)
+def test_a_broken_setting_of_a_registry_names_its_field(files: Files, bundle: str, problem: str) -> None:
+    files.write_pool(registries=[{"host": "registry.test", "caBundle": bundle}])
     done = check("oci://registry.test/a", "--pool", files.pool)
     assert done.returncode == 2
-    assert "spec.registries: registry.test: caBundle is not base64" in done.stderr
+    assert f"spec.registries: registry.test: caBundle {problem}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_workload_runs_an_image_without_a_cluster(registry: Registry, files: Files) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from wasmpool_agent.errors import UserError
 from wasmpool_agent.modules.images import IMAGE_MOST_BYTES
-from wasmpool_agent.modules.registries import docker_config, registries_of
+from wasmpool_agent.modules.registries import docker_config, registry_client
 from wasmpool_agent.oci.client import RegistryClient
 from wasmpool_agent.oci.credentials import Credentials
 from wasmpool_agent.oci.errors import CredentialsInvalidError, PullError, ReferenceInvalidError
@@ -29,7 +29,7 @@ class Found:
 
 async def find(names: Sequence[str], pool: InstancePool) -> list[Found]:
     """In the order given; the pool says how registries are reached. Raises UserError for the first that fails."""
-    async with RegistryClient(registries_of(pool)) as client:
+    async with registry_client(pool) as client:
         return [await _pulled(name, client) if name.startswith(SCHEME) else _read(name) for name in names]
 
 

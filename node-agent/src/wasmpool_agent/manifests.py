@@ -21,6 +21,7 @@ from wasmpool_api.instance_pool import InstancePool
 from wasmpool_api.meta import API_VERSION, INSTANCE_POOL, WASM_WORKLOAD
 from wasmpool_api.not_yet import pool_not_yet
 from wasmpool_api.region import region_shape
+from wasmpool_api.registries import registries_problem
 from wasmpool_api.wasm_workload import WasmWorkload
 
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
@@ -58,7 +59,7 @@ def read_pool_strictly(path: Path) -> InstancePool:
     except PoolFileError as error:
         raise UserError(one_line(error)) from error
     _refuse_unknown(path, unknown_fields(InstancePool, manifest))
-    unsupported = pool_not_yet(pool.spec)
+    unsupported = pool_not_yet(pool.spec) or registries_problem(pool.spec)
     if unsupported is not None:
         raise UserError(f"{path}: {unsupported}")
     try:

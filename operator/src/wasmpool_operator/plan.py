@@ -9,6 +9,7 @@ from wasmpool_api.meta import API_VERSION, INSTANCE_POOL
 from wasmpool_api.not_yet import pool_not_yet
 from wasmpool_api.reasons import PoolReason
 from wasmpool_api.region import RegionError
+from wasmpool_api.registries import registries_problem
 from wasmpool_operator.actions import Step, WriteStatus
 from wasmpool_operator.pool.agent_pod import AgentSettings
 from wasmpool_operator.pool.members import Member
@@ -103,7 +104,7 @@ def status_action(pool: InstancePool, status: InstancePoolStatus) -> WriteStatus
 
 
 def _agents(observed: Observed, pool: InstancePool, settings: AgentSettings) -> tuple[Agents | None, Problem | None]:
-    unsupported = pool_not_yet(pool.spec)
+    unsupported = pool_not_yet(pool.spec) or registries_problem(pool.spec)
     if unsupported is not None:
         return None, Problem(PoolReason.SPEC_INVALID, unsupported)
     try:

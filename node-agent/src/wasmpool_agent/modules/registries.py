@@ -1,16 +1,17 @@
 """How registries are reached, and with which credentials, as the pool and the place where the agent runs say it."""
 
 import base64
-import binascii
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from wasmpool_agent.errors import UserError
+from wasmpool_agent.oci.client import RegistryClient
 from wasmpool_agent.oci.errors import SettingsInvalidError
-from wasmpool_agent.oci.settings import Registries, RegistrySettings
+from wasmpool_agent.oci.settings import RegistrySettings
 from wasmpool_api.instance_pool import InstancePool
+from wasmpool_api.registries import registries_problem
 
 PULL_SECRETS: Final = Path("/etc/wasmpool-pull-secrets")
 """Where the operator projects the pool's pull secrets: `<name>/.dockerconfigjson` each."""
@@ -19,17 +20,20 @@ PoolCredentials = Callable[[], Mapping[str, bytes]]
 """Documents in dockerconfigjson by a title for messages, as they are now. Raises OSError."""
 
 
-def registries_of(pool: InstancePool) -> tuple[RegistrySettings, ...]:
-    """Raises UserError for what can't be meant."""
+def registry_client(pool: InstancePool) -> RegistryClient:
+    """As the pool's registries say. Raises UserError for what can't be meant."""
+    problem = registries_problem(pool.spec)
+    if problem is not None:
+        raise UserError(problem)
     try:
-        found = tuple(
-            RegistrySettings(it.host, it.plain_http, _pem(it.host, it.ca_bundle), it.mirrors)
+        return RegistryClient(
+            RegistrySettings(
+                it.host, it.plain_http, base64.b64decode(it.ca_bundle) if it.ca_bundle else None, it.mirrors
+            )
             for it in pool.spec.registries
         )
-        Registries(found)
     except SettingsInvalidError as error:
         raise UserError(f"spec.{error}") from error
-    return found
 
 
 def mounted_secrets(directory: Path, namespace: str) -> PoolCredentials:
@@ -52,12 +56,3 @@ def docker_config() -> Mapping[str, bytes]:
         return {str(path): path.read_bytes()}
     except FileNotFoundError:
         return {}
-
-
-def _pem(host: str, ca_bundle: str) -> bytes | None:
-    if not ca_bundle:
-        return None
-    try:
-        return base64.b64decode("".join(ca_bundle.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise UserError(f"spec.registries: {host}: caBundle is not base64: {error}") from error

@@ -19,10 +19,9 @@ from wasmpool_agent.modules.cache import Cache
 from wasmpool_agent.modules.fetching import Modules
 from wasmpool_agent.modules.images import Images
 from wasmpool_agent.modules.pulled import Pulled
-from wasmpool_agent.modules.registries import registries_of
+from wasmpool_agent.modules.registries import registry_client
 from wasmpool_agent.modules.sources import Sources
 from wasmpool_agent.modules.store import Store
-from wasmpool_agent.oci.client import RegistryClient
 from wasmpool_agent.protocol import Exited, ModuleFailed, Started
 from wasmpool_agent.supervisor.claiming import Claiming
 from wasmpool_agent.supervisor.cpus import usable_cpus
@@ -57,7 +56,7 @@ class Supervisor:
         metadata = settings.pool.metadata
         cache = Cache(Store(settings.cache, int(settings.pool.spec.agent.cache.size_limit)), metrics)
         sources = Sources(desired, metadata.namespace, metadata.name)
-        self._registries = RegistryClient(registries_of(settings.pool))
+        self._registries = registry_client(settings.pool)
         images = Images(self._registries, sources, settings.pool_credentials, cache, Pulled(settings.cache), metrics)
         self._preparer = Preparer(
             desired=desired,
