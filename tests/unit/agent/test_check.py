@@ -258,7 +258,7 @@ def test_nothing_is_suggested_for_what_can_not_be_read(tmp_path: Path, capsys: p
         (("2Gi", "2Gigs"), "spec.instanceLimits.addressSpaceSize"),
         (("kind: InstancePool", "kind: Pod"), "an InstancePool of wasmpool.dev/v1alpha1 is wanted"),
         (("spec:", "spec: ]"), "YAML"),
-        (("metadata:", "---\nmetadata:"), "YAML"),
+        (("metadata:", "---\nmetadata:"), "it has 2 documents, one InstancePool is wanted"),
     ],
 )
 def test_a_mistake_in_the_pools_file_is_one_line_that_names_the_field(
