@@ -59,6 +59,11 @@ class Stage:
         )
         self._write_pool()
 
+    @property
+    def journal(self) -> Path:
+        """Where the agent of this pool writes down what it begins."""
+        return self.cache / f"{self.namespace}.{POOL}" / "runs"
+
     def _write_pool(self) -> None:
         pool: Object = {
             "apiVersion": "wasmpool.dev/v1alpha1",

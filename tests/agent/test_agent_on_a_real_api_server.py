@@ -238,11 +238,11 @@ def test_what_can_not_be_written_down_does_not_begin_until_it_can(stage: Stage) 
     revision = stage.revision("job", "hello.wasm", digest=digest_of(data), restartPolicy="Never")
     stage.start()
     _ready(stage)
-    (stage.cache / "runs").rmdir()
+    stage.journal.rmdir()
     stage.assign(assignment(revision, slots=1, indexes="0"))
     stage.until(lambda: "its journal can't be written" in stage.errors.read_text())
     assert stage.lines("job") == []
-    (stage.cache / "runs").mkdir()
+    stage.journal.mkdir()
     stage.until_state(revision, "Succeeded")
 
 
