@@ -129,10 +129,11 @@ class Images:
                         resolved, credentials, self._cache.downloads, IMAGE_MOST_BYTES, self._metrics.received
                     )
                 await self._cache.keep_module(data)
-            await asyncio.to_thread(self._remember, image, resolved.fingerprint, digest_of(data))
+            await asyncio.to_thread(self._remember, image, resolved.fingerprint, data)
             return data
 
-    def _remember(self, image: str, fingerprint: str, digest: str) -> None:
+    def _remember(self, image: str, fingerprint: str, data: bytes) -> None:
+        digest = digest_of(data)
         for each in (_ANY, fingerprint):
             self._pulled.learn(image, each, digest)
 
