@@ -219,6 +219,10 @@ RULES: Mapping[str, list[Case]] = {
         pool({PORTS: given}, f"http.portRange {given} contains 9464, the port of the agent itself")
         for given in ("9000-9999", "9464-9464", "1024-9464", "9464-65535")
     ],
+    "InstancePool.spec.http.queueTimeout#0": [
+        pool({"spec.http.queueTimeout": given}, f"http.queueTimeout is {given}; at most 60s is allowed")
+        for given in ("1m1ms", "61s", "1h")
+    ],
     "InstancePool.spec.registries[]#0": [
         pool(
             {"spec.registries": [{"host": "a.example.com", "plainHTTP": True, "caBundle": "LS0tLS1CRUdJTg=="}]},

@@ -123,9 +123,13 @@ class Egress(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class PoolHttp(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """`port_range`: the ports on the agent pods that http workloads get, first and last, inclusive."""
+    """`port_range`: the ports on the agent pods that http workloads get, first and last, inclusive.
+
+    `queue_timeout`: how long a request may wait for a slot.
+    """
 
     port_range: str = "20000-29999"
+    queue_timeout: Duration = Duration(1)
 
 
 class Admission(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

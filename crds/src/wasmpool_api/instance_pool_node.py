@@ -30,7 +30,7 @@ class Assignment(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit
     `revision` names a ControllerRevision in the pool's namespace. `inspect`: hold no slot, fetch the module and report
     its digest and needs. `indexes`: the completions that this node runs, compact ("0-2,5"); empty for Always and http.
     `port`: of an http workload, 0 for none. `burst`: slots beyond `slots` that it may borrow from those that nobody has
-    reserved.
+    reserved. `outdated`: another revision of the same workload is to take over its requests, once that one answers.
     """
 
     uid: str
@@ -43,6 +43,7 @@ class Assignment(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit
     port: int = 0
     indexes: str = ""
     inspect: bool = False
+    outdated: bool = False
 
 
 class NodeAdmission(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
