@@ -73,6 +73,38 @@ def references(path: str) -> list[Case]:
     ]
 
 
+def files(path: str) -> dict[str, list[Case]]:
+    """What is wrong with a workload's files at `path`."""
+    start = "wasmworkload-http" if "http" in path else "wasmworkload-command"
+    one = f"{path}[0].configMap.items"
+    wanted = "files at /etc/app needs exactly one of configMap and secret, "
+    rules = {
+        "[]#0": [
+            Case({f"{path}[0].secret": {"name": "s"}}, wanted + "both are given", full(start)),
+            Case({f"{path}[0]": {"mountPath": "/etc/app"}}, wanted + "neither is given", full(start)),
+        ],
+        "[].mountPath#0": [
+            Case({f"{path}[0].mountPath": given}, f"files: mountPath {given} has a part that is . or ..", full(start))
+            for given in ("/etc/../app", "/.", "/..", "/a/./b")
+        ],
+    }
+    for kind, index in (("configMap", 0), ("secret", 1)):
+        one = f"{path}[{index}].{kind}.items"
+        rules[f"[].{kind}.items#0"] = [
+            Case(
+                {one: [{"key": "a", "path": given} for given in paths]},
+                "files has items of which one's path is a directory of another's",
+                full(start),
+            )
+            for paths in (("a", "a/b"), ("a/b/c", "x", "a/b"))
+        ]
+        rules[f"[].{kind}.items[].path#0"] = [
+            Case({f"{one}[0].path": given}, f"files: path {given} has a part that is . or ..", full(start))
+            for given in ("..", "../etc/passwd", "a/./b")
+        ]
+    return {f"WasmWorkload.{path}{place}": cases for place, cases in rules.items()}
+
+
 SPACE = "spec.instanceLimits.addressSpaceSize"
 PORTS = "spec.http.portRange"
 ROLLING = "spec.strategy.rollingUpdate"
@@ -269,14 +301,31 @@ RULES: Mapping[str, list[Case]] = {
     "WasmWorkload.spec#1": [
         command(
             {"spec.burst": 2, "spec.run.command.restartPolicy": given},
-            f"burst is 2, 0 is allowed with restartPolicy {given}",
+            "burst is 2, 0 is allowed with run.command: a command runs in the slots that it has reserved",
         )
-        for given in ("Never", "OnFailure")
+        for given in ("Always", "Never", "OnFailure")
     ],
     "WasmWorkload.spec#2": [
         command({ROLLING: {"maxSurge": surge, "maxUnavailable": unavailable}}, "nothing could ever be replaced")
         for surge, unavailable in ((0, 0), ("0%", 0), (0, "0%"), ("0%", "0%"))
     ],
+    "WasmWorkload.spec#3": [
+        Case(
+            {"spec.ttlSecondsAfterFinished": 60},
+            "ttlSecondsAfterFinished is 60, but only a command with restartPolicy OnFailure or Never ever finishes",
+            start,
+        )
+        for start in (
+            smallest("WasmWorkload"),
+            with_changes(smallest("WasmWorkload"), {"spec.run": {"http": {}}}),
+        )
+    ],
+    "WasmWorkload.spec.progressDeadline#0": [
+        command({"spec.progressDeadline": given}, f"progressDeadline is {given}; more than zero is wanted")
+        for given in ("0s", "0h0m0.00s")
+    ],
+    **files("spec.run.command.files"),
+    **files("spec.run.http.files"),
     "WasmWorkload.spec.module#0": [
         command(
             {"spec.module.configMap": {"name": "c", "key": "k"}},
@@ -312,7 +361,7 @@ RULES: Mapping[str, list[Case]] = {
     },
 }
 CHANGES: Mapping[str, list[Case]] = {
-    "WasmWorkload.spec#3": [
+    "WasmWorkload.spec#4": [
         Case(
             changes,
             f"module and run of a command with restartPolicy {policy} can't be changed: what has run can't run again "
@@ -370,7 +419,20 @@ TAKEN: Mapping[str, Case] = {
     "ports around the agent's": pool({PORTS: "9465-65535"}, ""),
     "one port": pool({PORTS: "1024-1024"}, ""),
     "no instances with a minimum": command({"spec.instances": 0, "spec.minInstances": 2}, ""),
-    "a burst of what runs for ever": command({"spec.instances": 0, "spec.burst": 2}, ""),
+    "a burst of what serves requests": http({"spec.instances": 0, "spec.burst": 2}, ""),
+    "a finished command that goes at once": command(
+        {"spec.ttlSecondsAfterFinished": 0, "spec.run.command.restartPolicy": "Never"}, ""
+    ),
+    "files at the root and beside each other": command(
+        {
+            "spec.run.command.files": [
+                {"mountPath": "/", "configMap": {"name": "a", "items": [{"key": "a", "path": "..a/b.."}]}},
+                {"mountPath": "/etc", "secret": {"name": "b"}},
+                {"mountPath": "/etc/b", "secret": {"name": "b"}},
+            ]
+        },
+        "",
+    ),
     "a command with a dot in its name": command({"metadata.name": "a.b"}, ""),
     "an empty selector": pool({"spec.tenancy.allowedNamespaces": {"from": "Selector", "selector": {}}}, ""),
     "random slots on demand": pool(

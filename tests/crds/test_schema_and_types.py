@@ -147,6 +147,7 @@ def test_the_user_facing_kinds_write_out_every_number_and_word_that_has_a_defaul
         "WasmWorkload.spec.minInstances",
         "WasmWorkload.spec.limits.memoryPages",
         "WasmWorkload.spec.placement.maxPerNode",
+        "WasmWorkload.spec.ttlSecondsAfterFinished",
     ]
 
 

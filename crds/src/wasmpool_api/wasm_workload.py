@@ -84,12 +84,39 @@ class EnvVar(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_def
     value_from: EnvVarSource | None = None
 
 
+class KeyToPath(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """One key as a file: `path` is relative to where its volume is mounted."""
+
+    key: str
+    path: str
+
+
+class FilesFrom(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
+    """A ConfigMap or Secret in the workload's namespace: those of its keys that `items` names, or, with none, all."""
+
+    name: str
+    items: tuple[KeyToPath, ...] = ()
+
+
+class Files(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
+    """A directory that the guest may read: exactly one of `config_map` and `secret`. `mount_path` is absolute."""
+
+    mount_path: str
+    config_map: FilesFrom | None = None
+    secret: FilesFrom | None = None
+
+
 class Command(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
-    """A WASI preview 1 module or a wasi:cli component, run to its end. `deadline`: the longest one run may take."""
+    """A WASI preview 1 module or a wasi:cli component, run to its end. `deadline`: the longest one run may take.
+
+    `backoff_limit`: with OnFailure, how often one index is run again after a failure before it counts as failed.
+    """
 
     args: tuple[str, ...] = ()
     env: tuple[EnvVar, ...] = ()
+    files: tuple[Files, ...] = ()
     restart_policy: RestartPolicy = RestartPolicy.ALWAYS
+    backoff_limit: int = 6
     deadline: Duration | None = None
     entrypoint: str = "_start"
 
@@ -105,6 +132,7 @@ class Http(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defau
     """A wasi:http/incoming-handler component; a fresh instance for every request."""
 
     env: tuple[EnvVar, ...] = ()
+    files: tuple[Files, ...] = ()
     port: int = 80
     deadline: Duration | None = None
     allowed_hosts: tuple[str, ...] = ()
@@ -146,7 +174,11 @@ class Placement(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_
 
 
 class WasmWorkloadSpec(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """spec of a WasmWorkload. `burst`: slots per node that it may borrow from what nobody has reserved."""
+    """spec of a WasmWorkload.
+
+    `burst`: slots per node that it may borrow from what nobody has reserved. `progress_deadline`: how long a new
+    version may make no progress until it is stalled. `ttl_seconds_after_finished`: when a finished one is deleted.
+    """
 
     pool_ref: PoolRef
     module: ModuleSource
@@ -155,10 +187,12 @@ class WasmWorkloadSpec(msgspec.Struct, frozen=True, rename="camel", kw_only=True
     min_instances: int | None = None
     burst: int = 0
     strategy: Strategy = Strategy()
+    progress_deadline: Duration = Duration(600)
     limits: WorkloadLimits = WorkloadLimits()
     priority: int = 0
     placement: Placement = Placement()
     on_node_lost: OnNodeLost | None = None
+    ttl_seconds_after_finished: int | None = None
 
     @property
     def restart_policy(self) -> RestartPolicy:

@@ -52,10 +52,10 @@ def test_what_status_remembers_is_not_counted_again() -> None:
     assert (found.text, found.succeeded, found.failed) == ("0,2", 1, 1)
 
 
-def test_a_failed_run_of_an_on_failure_workload_is_not_done() -> None:
+def test_an_index_of_an_on_failure_workload_that_an_agent_gave_up_is_done_and_failed() -> None:
     found = counted(job(2, "OnFailure"), on("n1", "0-1", failed="0"))
-    assert (found.text, found.failed) == ("", 0)
-    assert found.out == {("r", "n1"): Ranges.of({0, 1})}
+    assert (found.text, found.failed) == ("0", 1)
+    assert found.out == {("r", "n1"): Ranges.of({1})}
 
 
 def test_a_never_index_that_was_out_on_a_node_that_is_gone_has_failed() -> None:

@@ -1,7 +1,8 @@
 """Runs that are counted: which indexes are done, which are out on a node, which are left. Pure.
 
 Nothing is run twice without leave: an index of a `Never` workload that was out on a node whose agent is gone counts as
-failed, for nobody can tell how far it came. An OnFailure index goes out again.
+failed, for nobody can tell how far it came. An OnFailure index goes out again, and counts as failed only when an agent
+says so, after its backoffLimit.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -72,11 +73,10 @@ def completions_of(
     everything = Ranges.below(total)
     done = Ranges.union(_indexes(it) for it in (workload.status.completions, *(it.entry.completed for it in reports)))
     failed = workload.status.instances.failed if workload.status.instances is not None else 0
-    if never:
-        # Only what was not counted before: a status is read again and again until its assignment is gone.
-        new = Ranges.union(_indexes(it.entry.failed) for it in reports) - done
-        done |= new
-        failed += len(new)
+    # Only what was not counted before: a status is read again and again until its assignment is gone.
+    new = Ranges.union(_indexes(it.entry.failed) for it in reports) - done
+    done |= new
+    failed += len(new)
     if never and not rerun:
         new = (Ranges.union(_indexes(it.assignment.indexes) for it in gone_places) - done) & everything
         done |= new
