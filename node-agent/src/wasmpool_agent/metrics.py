@@ -6,6 +6,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from wasmpool_agent.allocation_counts import AllocationCounts
+from wasmpool_agent.http_metrics import HttpMetrics
 from wasmpool_agent.modules.store import Kind
 from wasmpool_agent.protocol import Exited, Result
 from wasmpool_agent.region import HUGE_PAGES, read_int
@@ -25,6 +26,9 @@ class Metrics:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._own = (pool, pool_namespace, node)
+        self.http = HttpMetrics(_LABELS, self._own)
+        """By workload."""
+        self._registry.register(self.http)
         self._slots = self._gauge("wasmpool_slots", "Slots by state.", "state")
         self._capacity = self._gauge("wasmpool_slots_capacity", "Slots of the region.")
         self._allocatable = self._gauge("wasmpool_slots_allocatable", "Slots that are not quarantined.")

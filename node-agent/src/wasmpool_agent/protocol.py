@@ -1,48 +1,35 @@
 """What supervisor and worker say to each other: tagged messages over one SOCK_SEQPACKET socketpair per worker.
 
-One message is one packet of JSON, so that there is no framing to get wrong; file descriptors travel beside it by
-SCM_RIGHTS. Neither wasmtime nor kubernetes is imported here, for both sides use it.
+Neither wasmtime nor kubernetes is imported here, for both sides use it.
 
-    supervisor -> worker    LoadModule (+ one fd), Start, Stop, Drop, Shutdown
-    worker -> supervisor    Ready, ModuleLoaded | ModuleFailed, Started, Exited, Stats, Fault
+    supervisor -> worker    LoadModule (+ its parts' fds), Drop
+                            Start (+ the files' fd), Stop
+                            Serve (+ the listener's fd, the files' fd), GiveWay, Withdraw
+                            Shutdown
+    worker -> supervisor    Ready, ModuleLoaded | ModuleFailed
+                            Started, Exited
+                            Serving | ServeFailed, Trapped, Starved, Withdrawn
+                            Stats, SiteStats, Fault
 
 The end of a worker, however it comes, is seen as the end of its socket (`ChannelClosed`).
 """
 
-import array
-import asyncio
-import os
 import socket
-from collections import deque
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 import msgspec
 
 from wasmpool_agent.allocation_counts import AllocationCounts
+from wasmpool_agent.channel import MAX_MESSAGE_BYTES, Channel, ProtocolError
 from wasmpool_agent.store_limits import StoreLimits
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 """Raised with every change that the other side would not understand."""
-MAX_MESSAGE_BYTES: Final = 128 * 1024
 _REST_OF_A_START_BYTES: Final = 8 * 1024
-"""A packet has to fit into the socket's send buffer, which Linux caps at 208 KiB unless told otherwise."""
 MAX_BACKTRACE_CHARS: Final = 16 * 1024
 MAX_TEXT_CHARS: Final = 4 * 1024
-_MAX_FDS: Final = 4
-
-
-class ProtocolError(Exception):
-    """The other side sent something that is not a message of this protocol, or speaks another version of it."""
-
-
-class MessageTooLarge(ProtocolError):  # noqa: N818 - a refusal, not a failure
-    """A message would not fit into one packet."""
-
-
-class ChannelClosed(Exception):  # noqa: N818 - it says what happened
-    """The other side has gone."""
 
 
 class Result(StrEnum):
@@ -60,6 +47,14 @@ class Result(StrEnum):
     NO_SLOT = "no_slot"
 
 
+class ArtifactKind(StrEnum):
+    """What was compiled. `component`: for our own canonical ABI; `component_api`: for Wasmtime's."""
+
+    MODULE = "module"
+    COMPONENT = "component"
+    COMPONENT_API = "component_api"
+
+
 class LoadReason(StrEnum):
     """Why a worker refused an artifact."""
 
@@ -68,22 +63,30 @@ class LoadReason(StrEnum):
     UNSUPPORTED_IMPORT = "UnsupportedImport"
 
 
-class LoadModule(msgspec.Struct, frozen=True, tag="LoadModule", kw_only=True):
-    """Makes an artifact known to the worker; the packet carries one descriptor, a sealed memfd or a file.
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One sealed memfd of an artifact: `size` in bytes, `sha256` in hex."""
 
-    `key` is what later messages call it; `size` in bytes; `sha256` in hex, of the artifact (not of the module).
+    size: int
+    sha256: str
+
+
+class LoadModule(msgspec.Struct, frozen=True, tag="LoadModule", kw_only=True):
+    """Makes an artifact known to the worker; the packet carries a descriptor for each part, in their order.
+
+    `key` is what later messages call it. A core module is one part; a component's are its own to tell apart.
     """
 
     key: str
-    size: int
-    sha256: str
+    kind: ArtifactKind
+    parts: tuple[Part, ...]
 
 
 class Start(msgspec.Struct, frozen=True, tag="Start", kw_only=True):
     """Runs one instance. `instance` is chosen by the supervisor and never used twice in one worker.
 
     `workload` is "namespace/name". `deadline_seconds` counts from here to the end of the run, instantiation included;
-    None means for ever. `limits`: None for those of the worker's pool file.
+    None means for ever. `limits`: None for those of the worker's pool file. `allowed_hosts`: where it may connect to.
+    `files`: whether a descriptor with its files came along.
     """
 
     instance: int
@@ -97,6 +100,8 @@ class Start(msgspec.Struct, frozen=True, tag="Start", kw_only=True):
     entrypoint: str = "_start"
     deadline_seconds: float | None = None
     limits: StoreLimits | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    files: bool = False
 
 
 class Stop(msgspec.Struct, frozen=True, tag="Stop", kw_only=True):
@@ -104,6 +109,43 @@ class Stop(msgspec.Struct, frozen=True, tag="Stop", kw_only=True):
 
     instance: int
     grace_seconds: float = 0.0
+
+
+class Serve(msgspec.Struct, frozen=True, tag="Serve", kw_only=True):
+    """Answers requests with one revision of a workload: the first descriptor is its listener, the next its files.
+
+    `site`: the workload, whichever revision. Sent again, numbers are replaced; descriptors then are those of before and
+    are not looked at. `outdated`: another revision is to take over as soon as it answers. `deadline_seconds`: of one
+    request. `queue_seconds`: how long a request may wait for a slot. `ready`: the most instances that are made ahead.
+    """
+
+    site: str
+    revision: str
+    workload_id: int
+    workload: str
+    artifact: str
+    env: tuple[tuple[str, str], ...] = ()
+    deadline_seconds: float
+    queue_seconds: float
+    ready: int = 0
+    outdated: bool = False
+    limits: StoreLimits | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    files: bool = False
+
+
+class GiveWay(msgspec.Struct, frozen=True, tag="GiveWay", kw_only=True):
+    """Instances of the site that were made ahead are dropped: another worker has requests that wait for their slots."""
+
+    site: str
+
+
+class Withdraw(msgspec.Struct, frozen=True, tag="Withdraw", kw_only=True):
+    """The revision takes no more requests; those that run are ended after `grace_seconds`. Answered by Withdrawn."""
+
+    site: str
+    revision: str
+    grace_seconds: float
 
 
 class Drop(msgspec.Struct, frozen=True, tag="Drop", kw_only=True):
@@ -167,6 +209,70 @@ class Exited(msgspec.Struct, frozen=True, tag="Exited", kw_only=True):
     wipe_seconds: float = 0.0
 
 
+class Serving(msgspec.Struct, frozen=True, tag="Serving", kw_only=True):
+    """An instance of this revision has been made, and requests are taken."""
+
+    site: str
+    revision: str
+
+
+class ServeFailed(msgspec.Struct, frozen=True, tag="ServeFailed", kw_only=True):
+    """No instance of it can be made; another revision of the site goes on. It is tried again."""
+
+    site: str
+    revision: str
+    result: Result
+    message: str
+    backtrace: str = ""
+
+
+class Trapped(msgspec.Struct, frozen=True, tag="Trapped", kw_only=True):
+    """A request's instance trapped, or met its deadline. At most once a second for each revision."""
+
+    site: str
+    revision: str
+    result: Result
+    message: str
+    backtrace: str = ""
+
+
+class Starved(msgspec.Struct, frozen=True, tag="Starved", kw_only=True):
+    """A request waits for a slot that another worker may have taken for an instance made ahead."""
+
+    site: str
+
+
+class Withdrawn(msgspec.Struct, frozen=True, tag="Withdrawn", kw_only=True):
+    """Nothing of this revision runs in this worker any more, and no slot of it is held."""
+
+    site: str
+    revision: str
+
+
+class SiteCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one revision in one worker, since it began, but `running` and `ready` as they are.
+
+    `answers`: by HTTP status. `seconds`: of each answer from the request's head to its end, counted in the buckets of
+    LATENCY_BUCKETS and beyond. `rejected`: for want of a slot. `made_ahead`: requests that found an instance made.
+    """
+
+    site: str
+    revision: str
+    running: int = 0
+    ready: int = 0
+    queued: int = 0
+    rejected: int = 0
+    made_ahead: int = 0
+    seconds_sum: float = 0.0
+    seconds: tuple[int, ...] = ()
+    answers: tuple[tuple[int, int], ...] = ()
+    results: tuple[tuple[Result, int], ...] = ()
+
+
+LATENCY_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+"""Seconds."""
+
+
 class Stats(msgspec.Struct, frozen=True, tag="Stats", kw_only=True):
     """Counts since the worker's start, except `running`, `modules` and `mappings`. Once a second, when one changed.
 
@@ -183,155 +289,42 @@ class Stats(msgspec.Struct, frozen=True, tag="Stats", kw_only=True):
     allocations: AllocationCounts
 
 
+class SiteStats(msgspec.Struct, frozen=True, tag="SiteStats", kw_only=True):
+    """Of the sites whose counts have changed, at most SITES_PER_MESSAGE of them. Once a second."""
+
+    sites: tuple[SiteCounts, ...]
+
+
+SITES_PER_MESSAGE: Final = 64
+
+
 class Fault(msgspec.Struct, frozen=True, tag="Fault", kw_only=True):
     """The worker ends because of this; its socket closes next."""
 
     message: str
 
 
-ToWorker = LoadModule | Start | Stop | Drop | Shutdown
-FromWorker = Ready | ModuleLoaded | ModuleFailed | Started | Exited | Stats | Fault
-
-Out = TypeVar("Out", bound=msgspec.Struct)
-In = TypeVar("In", bound=msgspec.Struct)
+ToWorker = LoadModule | Drop | Start | Stop | Serve | GiveWay | Withdraw | Shutdown
+FromWorker = (
+    Ready
+    | ModuleLoaded
+    | ModuleFailed
+    | Started
+    | Exited
+    | Serving
+    | ServeFailed
+    | Trapped
+    | Starved
+    | Withdrawn
+    | Stats
+    | SiteStats
+    | Fault
+)
 
 
 def start_fits(args: Sequence[str], env: Sequence[tuple[str, str]]) -> tuple[int, int]:
     """Bytes that arguments and environment take in a Start, and how many they may."""
     return len(msgspec.json.encode((args, env))), MAX_MESSAGE_BYTES - _REST_OF_A_START_BYTES
-
-
-class Channel(Generic[Out, In]):
-    """One end of the socketpair, used from one event loop.
-
-    Invariant: packets leave in the order of `post`; what could not leave at once waits in `_waiting`, and a writer is
-    registered with the loop exactly while `_waiting` is not empty.
-    NB: close it on its loop, for the loop watches the descriptor.
-    """
-
-    def __init__(self, sock: socket.socket, decoder: msgspec.json.Decoder[In]) -> None:
-        sock.setblocking(False)
-        self._sock = sock
-        self._decoder = decoder
-        self._encoder = msgspec.json.Encoder()
-        self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
-        self._sent: asyncio.Event = asyncio.Event()
-        self._sent.set()
-        self._closed = False
-
-    def post(self, message: Out, fds: tuple[int, ...] = ()) -> None:
-        """Sends without blocking; the descriptors stay the caller's. Raises MessageTooLarge, ChannelClosed."""
-        packet = self._encoder.encode(message)
-        if len(packet) > MAX_MESSAGE_BYTES:
-            raise MessageTooLarge(
-                f"{type(message).__name__} takes {len(packet)} bytes, at most {MAX_MESSAGE_BYTES} are allowed"
-            )
-        if self._closed:
-            raise ChannelClosed("this end is closed")
-        if self._waiting or not self._try_send(packet, fds):
-            self._waiting.append((packet, tuple(os.dup(fd) for fd in fds)))
-            if len(self._waiting) == 1:
-                self._sent.clear()
-                asyncio.get_running_loop().add_writer(self._sock, self._flush)
-
-    async def drain(self) -> None:
-        """Returns when all that was posted has been handed to the kernel, or the channel is closed."""
-        await self._sent.wait()
-
-    async def receive(self) -> tuple[In, tuple[int, ...]]:
-        """The next message and the descriptors that came with it, which are the caller's to close.
-
-        Raises ChannelClosed at the end, ProtocolError for anything that is not a message.
-        """
-        while True:
-            if self._closed:
-                raise ChannelClosed("this end is closed")
-            try:
-                return self._read()
-            except BlockingIOError:
-                await self._readable()
-
-    def close(self) -> None:
-        """Idempotent. What has not been sent is dropped."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._waiting:
-            asyncio.get_running_loop().remove_writer(self._sock)
-        for _, fds in self._waiting:
-            _close_all(fds)
-        self._waiting.clear()
-        self._sent.set()
-        self._sock.close()
-
-    def _try_send(self, packet: bytes, fds: tuple[int, ...]) -> bool:
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        try:
-            self._sock.sendmsg([packet], ancillary, socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            return False
-        except (BrokenPipeError, ConnectionError) as error:
-            raise ChannelClosed(f"the other side has gone: {error}") from error
-        return True
-
-    def _flush(self) -> None:
-        while self._waiting:
-            packet, fds = self._waiting[0]
-            try:
-                if not self._try_send(packet, fds):
-                    return
-            except ChannelClosed:  # the reader of this end finds out by itself
-                for _, left in self._waiting:
-                    _close_all(left)
-                self._waiting.clear()
-                break
-            _close_all(fds)
-            self._waiting.popleft()
-        asyncio.get_running_loop().remove_writer(self._sock)
-        self._sent.set()
-
-    async def _readable(self) -> None:
-        loop = asyncio.get_running_loop()
-        ready: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self._sock, _resolve, ready)
-        try:
-            await ready
-        finally:
-            if not self._closed:
-                loop.remove_reader(self._sock)
-
-    def _read(self) -> tuple[In, tuple[int, ...]]:
-        fds = array.array("i")
-        try:
-            packet, ancillary, flags, _ = self._sock.recvmsg(
-                MAX_MESSAGE_BYTES, socket.CMSG_SPACE(_MAX_FDS * fds.itemsize), socket.MSG_CMSG_CLOEXEC
-            )
-        except ConnectionError as error:
-            raise ChannelClosed(f"the other side has gone: {error}") from error
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-        received = tuple(fds)
-        try:
-            return self._parse(packet, flags), received
-        except (ChannelClosed, ProtocolError):
-            _close_all(received)
-            raise
-
-    def _parse(self, packet: bytes, flags: int) -> In:
-        if not packet:
-            raise ChannelClosed("the other side has gone")
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            raise ProtocolError(
-                f"a packet of more than {MAX_MESSAGE_BYTES} bytes or {_MAX_FDS} descriptors came, which is not allowed"
-            )
-        try:
-            message = self._decoder.decode(packet)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ProtocolError(f"not a message of protocol {PROTOCOL}: {error}; it begins {packet[:60]!r}") from error
-        if isinstance(message, Ready) and message.protocol != PROTOCOL:
-            raise ProtocolError(f"the worker speaks protocol {message.protocol}, this agent {PROTOCOL}")
-        return message
 
 
 SupervisorChannel = Channel[ToWorker, FromWorker]
@@ -340,7 +333,7 @@ WorkerChannel = Channel[FromWorker, ToWorker]
 
 def supervisor_channel(sock: socket.socket) -> SupervisorChannel:
     """The supervisor's end of a worker's socketpair; takes the socket over."""
-    return Channel(sock, msgspec.json.Decoder(FromWorker))
+    return Channel(sock, msgspec.json.Decoder(FromWorker), _of_this_protocol)
 
 
 def worker_channel(sock: socket.socket) -> WorkerChannel:
@@ -353,11 +346,6 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def _resolve(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _close_all(fds: tuple[int, ...]) -> None:
-    for fd in fds:
-        os.close(fd)
+def _of_this_protocol(message: FromWorker) -> None:
+    if isinstance(message, Ready) and message.protocol != PROTOCOL:
+        raise ProtocolError(f"the worker speaks protocol {message.protocol}, this agent {PROTOCOL}")

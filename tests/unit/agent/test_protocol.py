@@ -7,13 +7,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from wasmpool_agent.channel import MAX_FDS, MAX_MESSAGE_BYTES, ChannelClosed, MessageTooLarge, ProtocolError
 from wasmpool_agent.protocol import (
-    MAX_MESSAGE_BYTES,
-    ChannelClosed,
+    ArtifactKind,
     Exited,
     LoadModule,
-    MessageTooLarge,
-    ProtocolError,
+    Part,
     Ready,
     Result,
     Start,
@@ -48,11 +47,11 @@ def test_messages_arrive_whole_and_in_order_with_their_descriptors() -> None:
     async def test(supervisor: SupervisorChannel, worker: WorkerChannel) -> None:
         read, write = os.pipe()
         supervisor.post(START)
-        supervisor.post(LoadModule(key="k", size=1, sha256="0"), (write,))
+        supervisor.post(LoadModule(key="k", kind=ArtifactKind.MODULE, parts=(Part(size=1, sha256="0"),)), (write,))
         os.close(write)
         assert await worker.receive() == (START, ())
         message, (fd,) = await worker.receive()
-        assert message == LoadModule(key="k", size=1, sha256="0")
+        assert message == LoadModule(key="k", kind=ArtifactKind.MODULE, parts=(Part(size=1, sha256="0"),))
         assert not os.get_inheritable(fd)
         os.write(fd, b"x")
         assert os.read(read, 9) == b"x"
@@ -100,7 +99,7 @@ def test_what_is_not_a_message_is_a_protocol_error(packet: bytes) -> None:
         ours, theirs = socket_pair()
         worker = worker_channel(theirs)
         ours.send(packet)
-        with pytest.raises(ProtocolError, match="not a message of protocol 1"):
+        with pytest.raises(ProtocolError, match="not a message of this protocol"):
             await worker.receive()
         worker.close()
         ours.close()
@@ -114,8 +113,8 @@ def test_a_packet_that_is_too_long_or_carries_too_many_descriptors_is_a_protocol
         worker = worker_channel(theirs)
         before = len(os.listdir("/proc/self/fd"))
         with open("/dev/null", "rb") as null:  # noqa: ASYNC230 - opens at once
-            socket.send_fds(ours, [b'{"type":"Stop","instance":1}'], [null.fileno()] * 9)
-        with pytest.raises(ProtocolError, match="4 descriptors"):
+            socket.send_fds(ours, [b'{"type":"Stop","instance":1}'], [null.fileno()] * (MAX_FDS + 6))
+        with pytest.raises(ProtocolError, match=f"{MAX_FDS} descriptors"):
             await worker.receive()
         ours.send(b" " * (MAX_MESSAGE_BYTES + 1))
         with pytest.raises(ProtocolError, match=str(MAX_MESSAGE_BYTES)):
@@ -130,7 +129,7 @@ def test_a_packet_that_is_too_long_or_carries_too_many_descriptors_is_a_protocol
 def test_a_worker_of_another_version_is_not_understood() -> None:
     async def test(supervisor: SupervisorChannel, worker: WorkerChannel) -> None:
         worker.post(Ready(pid=1, protocol=99))
-        with pytest.raises(ProtocolError, match="the worker speaks protocol 99, this agent 1"):
+        with pytest.raises(ProtocolError, match="the worker speaks protocol 99, this agent 2"):
             await supervisor.receive()
 
     between(test)

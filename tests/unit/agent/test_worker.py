@@ -414,7 +414,7 @@ def test_a_message_that_is_none_ends_the_worker_with_a_word_about_it(tmp_path: P
         worker.channel._sock.send(b'{"type":"Begin"}')
         fault = await worker.next(lambda message: isinstance(message, Fault))
         assert isinstance(fault, Fault)
-        assert "not a message of protocol 1" in fault.message
+        assert "not a message of this protocol" in fault.message
         assert await worker.process.wait() == 2
 
     run_with_worker(tmp_path, {}, test)

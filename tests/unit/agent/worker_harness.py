@@ -11,14 +11,16 @@ from pathlib import Path
 
 import msgspec
 
+from wasmpool_agent.channel import ChannelClosed
 from wasmpool_agent.compiler import Compiled, compile_module
 from wasmpool_agent.protocol import (
-    ChannelClosed,
+    ArtifactKind,
     Exited,
     FromWorker,
     LoadModule,
     ModuleFailed,
     ModuleLoaded,
+    Part,
     Ready,
     Shutdown,
     Start,
@@ -77,7 +79,8 @@ class Worker:
 
     async def load(self, key: str, compiled: Compiled) -> ModuleLoaded | ModuleFailed:
         """Sends an artifact and waits for the verdict."""
-        self.channel.post(LoadModule(key=key, size=compiled.size, sha256=compiled.sha256), (compiled.fd,))
+        part = Part(size=compiled.size, sha256=compiled.sha256)
+        self.channel.post(LoadModule(key=key, kind=ArtifactKind.MODULE, parts=(part,)), (compiled.fd,))
         answer = await self.next(
             lambda message: isinstance(message, ModuleLoaded | ModuleFailed) and message.key == key
         )

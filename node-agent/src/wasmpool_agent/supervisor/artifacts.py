@@ -12,6 +12,7 @@ from wasmpool_agent.compiler import CompileFailed, compile_module, engine_settin
 from wasmpool_agent.metrics import Metrics
 from wasmpool_agent.modules.cache import Cache
 from wasmpool_agent.modules.store import compiled_key, cpu_features
+from wasmpool_agent.protocol import ArtifactKind, Part
 from wasmpool_agent.supervisor.promises import ClaimKey
 from wasmpool_api.instance_pool import Backing
 
@@ -29,6 +30,17 @@ class Artifact:
     size: int
     sha256: str
     users: set[ClaimKey] = field(default_factory=set[ClaimKey])
+    kind: ArtifactKind = ArtifactKind.MODULE
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """As workers are told of them."""
+        return (Part(size=self.size, sha256=self.sha256),)
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """One for each part."""
+        return (self.fd,)
 
 
 class Artifacts:

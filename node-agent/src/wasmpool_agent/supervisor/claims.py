@@ -1,12 +1,13 @@
 """One assignment: how far it has come, and how that looks in the node's status. No I/O."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from wasmpool_agent.store_limits import StoreLimits
 from wasmpool_agent.supervisor.promises import ClaimKey
-from wasmpool_agent.supervisor.runs import Runs
+from wasmpool_agent.supervisor.runs import Ended, Runs
 from wasmpool_api.indexes import IndexesError, format_indexes, parse_indexes
 from wasmpool_api.instance_pool_node import Assignment, NodeWorkload, WorkloadState
 from wasmpool_api.reasons import Outcome, Progress, Waiting
@@ -29,7 +30,10 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """All that a Start needs. `artifact`: key of the compiled code."""
+    """All that a Start or a Serve needs. `artifact`: key of the compiled code; `queue_seconds`: None for a command.
+
+    `files`: a sealed memfd with the guest's files, or None; the preparer owns it.
+    """
 
     revision: Revision
     artifact: str
@@ -38,6 +42,25 @@ class Prepared:
     entrypoint: str
     deadline_seconds: float | None
     limits: StoreLimits
+    queue_seconds: float | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    files: int | None = None
+
+
+@dataclass(slots=True)
+class Service:
+    """One revision that answers requests. `homes`: workers that were told to; `answering`: those that do.
+
+    `last`: how a request, or the making of an instance, failed last. `used`: slots that it holds, in all workers.
+    """
+
+    used: Callable[[], int]
+    homes: int = 0
+    answering: int = 0
+    failures: int = 0
+    last: Ended | None = None
+    blocked: str = ""
+    """Why no worker could be told to serve: the port, for one."""
 
 
 @dataclass(slots=True)
@@ -56,6 +79,7 @@ class Claim:
     module: ModuleStatus | None = None
     prepared: Prepared | None = None
     runs: Runs | None = None
+    service: Service | None = None
     accepted: int = 0
     assigned: bool = True
     load_failures: int = 0
@@ -88,7 +112,14 @@ class Claim:
     @property
     def used(self) -> int:
         """Slots that its instances hold, or may hold."""
+        if self.service is not None:
+            return self.service.used()
         return self.runs.used if self.runs is not None else 0
+
+    @property
+    def held(self) -> bool:
+        """Whether something of it still lives in a worker."""
+        return bool(self.used or (self.service is not None and self.service.homes))
 
     @property
     def reserved(self) -> int:
@@ -100,6 +131,7 @@ class Claim:
         state, reason, message = self._state(now)
         runs = self.runs
         last = runs.last if runs is not None else None
+        restarts = self.service.failures if self.service is not None else runs.restarts if runs is not None else 0
         return NodeWorkload(
             uid=self.assignment.uid,
             revision=self.assignment.revision,
@@ -108,7 +140,7 @@ class Claim:
             message=message,
             reserved_slots=self.reserved,
             used_slots=self.used,
-            restarts=runs.restarts if runs is not None else 0,
+            restarts=restarts,
             digest=self.module.digest if self.module is not None else "",
             completed=format_indexes(runs.completed) if runs is not None and runs.counted else "",
             failed=format_indexes(runs.failed) if runs is not None and runs.counted else "",
@@ -131,7 +163,18 @@ class Claim:
             case Step.PREPARED:
                 return self._running_state(now)
 
+    def _serving_state(self, service: Service) -> tuple[WorkloadState, str, str]:
+        if service.answering:
+            return WorkloadState.RUNNING, Outcome.RUNNING, service.last.describe() if service.last is not None else ""
+        if service.blocked:
+            return WorkloadState.BACK_OFF, Outcome.BACK_OFF, service.blocked
+        if service.last is not None:
+            return WorkloadState.BACK_OFF, Outcome.BACK_OFF, service.last.describe()
+        return WorkloadState.PENDING, Progress.STARTING, ""
+
     def _running_state(self, now: float) -> tuple[WorkloadState, str, str]:
+        if self.service is not None:
+            return self._serving_state(self.service)
         runs = self.runs
         if runs is None:
             return WorkloadState.PENDING, Progress.STARTING, ""

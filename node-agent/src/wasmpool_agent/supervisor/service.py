@@ -22,18 +22,19 @@ from wasmpool_agent.modules.pulled import Pulled
 from wasmpool_agent.modules.registries import registry_client
 from wasmpool_agent.modules.sources import Sources
 from wasmpool_agent.modules.store import Store
-from wasmpool_agent.protocol import Exited, ModuleFailed, Started
+from wasmpool_agent.protocol import Exited, ModuleFailed, SiteStats, Started
 from wasmpool_agent.supervisor.claiming import Claiming
 from wasmpool_agent.supervisor.cpus import usable_cpus
 from wasmpool_agent.supervisor.instances import Dispatcher
 from wasmpool_agent.supervisor.journal import Journal
 from wasmpool_agent.supervisor.ports import DesiredState
 from wasmpool_agent.supervisor.preparing import Preparer
-from wasmpool_agent.supervisor.promises import key_of
+from wasmpool_agent.supervisor.promises import ClaimKey, key_of
 from wasmpool_agent.supervisor.reporting import Reporter
 from wasmpool_agent.supervisor.reserving import Reserver
+from wasmpool_agent.supervisor.serving import Services
 from wasmpool_agent.supervisor.state import Clocks, Settings, State
-from wasmpool_agent.supervisor.workers import STOP_SECONDS, Workers
+from wasmpool_agent.supervisor.workers import STOP_SECONDS, SiteMessage, Worker, Workers
 from wasmpool_api.instance_pool_node import Assignment
 
 JOURNAL_SECONDS: Final = 7 * 24 * 3600.0
@@ -68,8 +69,10 @@ class Supervisor:
             metrics=metrics,
         )
         self._purge_due = 0.0
+        self._said = asyncio.Event()
         self._claiming = Claiming(self._state, self._preparer, self._journal)
         self._dispatcher = Dispatcher(self._preparer, self._journal, clocks.monotonic)
+        self._services = Services(self._preparer, settings.serve_host)
         self.reporter = Reporter(self._state, self._reserver, settings, desired, metrics, clocks)
         """For probes."""
 
@@ -91,12 +94,14 @@ class Supervisor:
                 ]
                 await self._state.stopping.wait()
                 log.info("stopping")
+                await self._drain()
                 await self._end_workers()
                 await self.reporter.last_word()
                 for task in tasks:
                     task.cancel()
                 self._claiming.cancel()
         finally:
+            self._services.close()
             self._preparer.close()
             if self._state.memory is not None:
                 self._state.memory.close()
@@ -119,6 +124,20 @@ class Supervisor:
         state.reserved.set()
         state.changed()
         await workers.run()
+
+    async def _drain(self) -> None:
+        """Requests that run may end; new ones are taken until those who send them can know better."""
+        workers = self._state.workers
+        if workers is None or not workers.serves:
+            return
+        await asyncio.sleep(self._settings.leave_seconds)
+        grace = float(self._settings.pool.spec.runtime.request_deadline)
+        self._services.withdraw_all(self._state.claims.values(), workers, grace)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace + 1):
+                while workers.serves:
+                    self._said.clear()
+                    await self._said.wait()
 
     async def _end_workers(self) -> None:
         workers = self._state.workers
@@ -156,8 +175,23 @@ class Supervisor:
         """See `Listener`."""
         self._metrics.allocated(added)
 
+    def site_said(self, worker: Worker, message: SiteMessage) -> None:
+        """See `Listener`."""
+        if self._state.workers is not None:
+            self._services.heard(message, worker, self._state.claims, self._state.workers)
+        self._said.set()
+        self._state.changed()
+
+    def sites_counted(self, worker: Worker, counts: SiteStats) -> None:
+        """See `Listener`."""
+        for each in counts.sites:
+            claim = self._state.claims.get(ClaimKey(each.site, each.revision))
+            if claim is not None:
+                self._metrics.http.add(worker.id, claim.label, each)
+
     def worker_died(self, wiped_slots: int) -> None:
         """See `Listener`."""
+        self._said.set()
         self._metrics.worker_restarted()
         memory = self._state.memory
         if memory is not None:
@@ -204,10 +238,15 @@ class Supervisor:
         self._claiming.prepare(group)
         due = None
         if state.workers is not None:
-            due = self._dispatcher.carry_out(
-                state.claims.values(), state.workers, state.announced, self._clocks.monotonic()
+            now = self._clocks.monotonic()
+            grace = float(self._settings.pool.spec.runtime.request_deadline)
+            dues = (
+                self._dispatcher.carry_out(state.claims.values(), state.workers, state.announced, now),
+                self._services.carry_out(state.claims, state.workers, grace_seconds=grace, now=now),
             )
+            due = min((it for it in dues if it is not None), default=None)
         self._claiming.let_go()
+        self._metrics.http.keep(claim.label for claim in state.claims.values() if claim.service is not None)
         if state.confirmed and self._clocks.monotonic() >= self._purge_due:
             self._purge_due = self._clocks.monotonic() + PURGE_SECONDS
             self._purge_journal(state.desired.assignments)

@@ -18,23 +18,31 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from wasmpool_agent.allocation_counts import AllocationCounts
+from wasmpool_agent.channel import ChannelClosed, ProtocolError
 from wasmpool_agent.protocol import (
-    ChannelClosed,
     Drop,
     Exited,
     Fault,
     FromWorker,
+    GiveWay,
     LoadModule,
     ModuleFailed,
     ModuleLoaded,
-    ProtocolError,
     Ready,
+    Serve,
+    ServeFailed,
+    Serving,
     Shutdown,
+    SiteStats,
     Start,
     Started,
+    Starved,
     Stats,
     Stop,
     SupervisorChannel,
+    Trapped,
+    Withdraw,
+    Withdrawn,
     socket_pair,
     supervisor_channel,
 )
@@ -42,6 +50,7 @@ from wasmpool_agent.region import Region
 from wasmpool_agent.slots import SlotTable
 from wasmpool_agent.supervisor.artifacts import Artifact
 from wasmpool_agent.supervisor.backoff import WORKERS
+from wasmpool_agent.supervisor.promises import ClaimKey
 from wasmpool_api.instance_pool import Backing
 
 READY_SECONDS: Final = 60.0
@@ -49,6 +58,8 @@ STOP_SECONDS: Final = 5.0
 STABLE_SECONDS: Final = 60.0
 MESSAGES_IN_A_ROW: Final = 64
 _ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "LC_ALL")
+
+SiteMessage = Serving | ServeFailed | Trapped | Starved | Withdrawn
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +87,14 @@ class Listener(Protocol):
         """A worker can't load it."""
         ...
 
+    def site_said(self, worker: "Worker", message: SiteMessage) -> None:
+        """What a worker says of what it serves."""
+        ...
+
+    def sites_counted(self, worker: "Worker", counts: SiteStats) -> None:
+        """What it has served since it began."""
+        ...
+
     def worker_died(self, wiped_slots: int) -> None:
         """Without having been told to."""
         ...
@@ -86,6 +105,15 @@ class Listener(Protocol):
 
 
 @dataclass(slots=True)
+class Home:
+    """A revision that a worker was told to serve. `answering`: it has said that it does."""
+
+    told: Serve
+    answering: bool = False
+    withdrawing: bool = False
+
+
+@dataclass(slots=True)
 class Worker:
     """One worker process that has said Ready. Invariant: `loaded` and `loading` are disjoint."""
 
@@ -93,6 +121,7 @@ class Worker:
     channel: SupervisorChannel
     pid: int
     loaded: set[str] = field(default_factory=set[str])
+    serving: dict[ClaimKey, Home] = field(default_factory=dict[ClaimKey, Home])
     loading: set[str] = field(default_factory=set[str])
     instances: set[int] = field(default_factory=set[int])
     mappings: int = 0
@@ -179,17 +208,60 @@ class Workers:
             load[worker.id] += 1
         return chosen
 
-    def start(self, worker: Worker, start: Start) -> None:
-        """Every start is answered by instance_exited or instances_lost."""
+    def start(self, worker: Worker, start: Start, fds: tuple[int, ...] = ()) -> None:
+        """Every start is answered by instance_exited or instances_lost. `fds`: of its files; they stay the caller's."""
         worker.instances.add(start.instance)
         self._where[start.instance] = worker
-        _post(worker, start)
+        _post(worker, start, fds)
 
     def stop_instance(self, instance: int, grace_seconds: float = 0.0) -> None:
         """An instance that is gone already is none of anybody's concern."""
         worker = self._where.get(instance)
         if worker is not None:
             _post(worker, Stop(instance=instance, grace_seconds=grace_seconds))
+
+    def serve(self, key: ClaimKey, serve: Serve, artifact: Artifact, fds: tuple[int, ...], homes: int) -> None:
+        """So many workers answer its requests, or all there are; those that do already go on. Level-triggered.
+
+        `fds`: of the listener, then of the files; they stay the caller's.
+        """
+        have = [it for it in self._ready.values() if key in it.serving and not it.serving[key].withdrawing]
+        free = sorted(
+            (it for it in self._ready.values() if key not in it.serving), key=lambda it: (len(it.serving), it.id)
+        )
+        for worker in (have + free)[:homes]:
+            if artifact.key not in worker.loaded:
+                self._load(worker, artifact)
+                continue
+            home = worker.serving.get(key)
+            if home is None:
+                home = worker.serving[key] = Home(serve)
+            elif home.told == serve:
+                continue
+            home.told = serve
+            _post(worker, serve, fds)
+        for worker in have[homes:]:
+            self._withdraw(worker, key, serve.deadline_seconds)
+
+    def withdraw(self, key: ClaimKey, grace_seconds: float) -> None:
+        """No worker takes requests for it any more. Idempotent."""
+        for worker in self._ready.values():
+            self._withdraw(worker, key, grace_seconds)
+
+    def homes(self, key: ClaimKey) -> Mapping[int, Home]:
+        """The workers that were told to serve it, and have not said that nothing of it is left."""
+        return {worker.id: worker.serving[key] for worker in self._ready.values() if key in worker.serving}
+
+    @property
+    def serves(self) -> bool:
+        """Whether any worker has a home of anything."""
+        return any(worker.serving for worker in self._ready.values())
+
+    def tell_others(self, worker: Worker, site: str, message: GiveWay) -> None:
+        """All that serve the site, but this one."""
+        for other in self._ready.values():
+            if other is not worker and any(key.uid == site for key in other.serving):
+                _post(other, message)
 
     def drop(self, key: str) -> None:
         """Nobody starts that module any more."""
@@ -203,9 +275,15 @@ class Workers:
         if artifact.key in worker.loading:
             return
         worker.loading.add(artifact.key)
-        message = LoadModule(key=artifact.key, size=artifact.size, sha256=artifact.sha256)
+        message = LoadModule(key=artifact.key, kind=artifact.kind, parts=artifact.parts)
         with suppress(ChannelClosed):  # its keeper notices
-            worker.channel.post(message, (artifact.fd,))
+            worker.channel.post(message, artifact.fds)
+
+    def _withdraw(self, worker: Worker, key: ClaimKey, grace_seconds: float) -> None:
+        home = worker.serving.get(key)
+        if home is not None and not home.withdrawing:
+            home.withdrawing, home.answering = True, False
+            _post(worker, Withdraw(site=key.uid, revision=key.revision, grace_seconds=grace_seconds))
 
     async def _keep(self, worker_id: int) -> None:
         try:
@@ -309,6 +387,10 @@ class Workers:
             case ModuleFailed():
                 worker.loading.discard(message.key)
                 self._listener.module_failed(message)
+            case Serving() | ServeFailed() | Trapped() | Starved() | Withdrawn():
+                self._hear_of_site(worker, message)
+            case SiteStats():
+                self._listener.sites_counted(worker, message)
             case Fault():
                 self.last_fault = message.message
             case Stats():
@@ -319,6 +401,16 @@ class Workers:
                 worker.mappings = message.mappings
             case Ready():
                 raise ProtocolError("a worker said Ready twice")
+
+    def _hear_of_site(self, worker: Worker, message: SiteMessage) -> None:
+        if not isinstance(message, Starved):
+            key = ClaimKey(message.site, message.revision)
+            home = worker.serving.get(key)
+            if isinstance(message, Withdrawn):
+                worker.serving.pop(key, None)
+            elif home is not None and not isinstance(message, Trapped):
+                home.answering = isinstance(message, Serving) and not home.withdrawing
+        self._listener.site_said(worker, message)
 
     async def _bury(self, worker_id: int, process: Process) -> None:
         try:
@@ -366,6 +458,8 @@ async def _receive(channel: SupervisorChannel) -> FromWorker:
     return message
 
 
-def _post(worker: Worker, message: Start | Stop | Drop | Shutdown) -> None:
+def _post(
+    worker: Worker, message: Start | Stop | Drop | Serve | GiveWay | Withdraw | Shutdown, fds: tuple[int, ...] = ()
+) -> None:
     with suppress(ChannelClosed):  # its keeper notices
-        worker.channel.post(message)
+        worker.channel.post(message, fds)

@@ -13,7 +13,7 @@ from typing import Final
 
 import wasmtime
 
-from wasmpool_agent.protocol import LoadModule, LoadReason
+from wasmpool_agent.protocol import LoadModule, LoadReason, Part
 from wasmpool_agent.wasi.linking import imports_of, unprovided
 
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
@@ -43,18 +43,20 @@ class Artifacts:
         self._linker = linker
         self._loaded: dict[str, Artifact] = {}
 
-    def load(self, message: LoadModule, fd: int) -> Artifact:
-        """Idempotent by key. `fd` stays the caller's. Raises ArtifactRefusedError."""
+    def load(self, message: LoadModule, fds: tuple[int, ...]) -> Artifact:
+        """Idempotent by key. `fds`, one for each part, stay the caller's. Raises ArtifactRefusedError."""
         known = self._loaded.get(message.key)
         if known is not None:
             return known
-        _verify(message, fd)
+        for part, fd in zip(message.parts, fds, strict=True):
+            _verify(part, fd)
+        (fd,) = fds
         try:
             module = wasmtime.Module.deserialize_file(self._linker.engine, f"/proc/self/fd/{fd}")
         except wasmtime.WasmtimeError as error:
             raise ArtifactRefusedError(LoadReason.INCOMPATIBLE, str(error)) from error
         functions = tuple(export.name for export in module.exports if isinstance(export.type, wasmtime.FuncType))
-        artifact = Artifact(self._link(module), int(message.sha256[:15], 16), functions)
+        artifact = Artifact(self._link(module), int(message.parts[0].sha256[:15], 16), functions)
         self._loaded[message.key] = artifact
         return artifact
 
@@ -79,7 +81,7 @@ class Artifacts:
             raise ArtifactRefusedError(LoadReason.UNSUPPORTED_IMPORT, str(error)) from error
 
 
-def _verify(message: LoadModule, fd: int) -> None:
+def _verify(message: Part, fd: int) -> None:
     size = os.fstat(fd).st_size
     if size != message.size or not size:
         raise ArtifactRefusedError(LoadReason.CORRUPT, f"the artifact has {size} bytes, {message.size} were announced")

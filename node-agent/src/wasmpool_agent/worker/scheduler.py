@@ -13,12 +13,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import wasmtime
 
-from wasmpool_agent.wasi.guest import Guest
-from wasmpool_agent.wasmtime_async import Call, GuestTrap
+from wasmpool_agent.wasmtime_async import GuestTrap, Wait
 
 BATCH_SECONDS: Final = 0.010
 
@@ -47,15 +46,33 @@ class CpuClock:
         return self._used_ns + (self._now_ns() - self._since_ns if self._since_ns else 0)
 
 
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """`calls_off` is set exactly while the guest waits for something; `first` is left after the first slice."""
+class Polled(Protocol):
+    """A guest that runs in an instantiation or in a call: `wasmtime_async.Call`, or several of them in a row."""
 
-    call: Call[Guest]
+    waits_for: Wait | None
+
+    def poll(self) -> bool:
+        """See `Call.poll`."""
+        ...
+
+    def close(self) -> None:
+        """See `Call.close`."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """A guest that the scheduler has. `calls_off` is set exactly while it waits for something.
+
+    `on_end` is called once, unless `Scheduler.end` comes before it.
+    """
+
+    call: Polled
     cpu: CpuClock
-    ended: asyncio.Future[None]
+    on_end: Callable[[Exception | None], None]
     first: AbstractContextManager[None] | None
     calls_off: Callable[[], None] | None = None
+    over: bool = False
 
 
 class Scheduler:
@@ -63,27 +80,58 @@ class Scheduler:
 
     def __init__(self, before_slice: Callable[[], None]) -> None:
         self._before_slice = before_slice
-        self._fresh: deque[_Entry] = deque()
-        self._spent: deque[_Entry] = deque()
+        self._fresh: deque[Running] = deque()
+        self._spent: deque[Running] = deque()
         self._scheduled = False
 
-    async def run(self, call: Call[Guest], cpu: CpuClock, first: AbstractContextManager[None] | None = None) -> None:
-        """Runs it to its end; what `Call.poll` raises comes out here. The first slice happens inside of `first`.
+    def begin(
+        self,
+        call: Polled,
+        cpu: CpuClock,
+        on_end: Callable[[Exception | None], None],
+        first: AbstractContextManager[None] | None = None,
+    ) -> Running:
+        """Runs it to its end; `on_end` gets what `poll` raised, or None. The first slice happens inside of `first`.
+
+        The call is closed by the time `on_end` is called.
+        """
+        entry = Running(call, cpu, on_end, first)
+        self._enqueue(entry)
+        return entry
+
+    def end(self, entry: Running) -> None:
+        """Ends a guest at once, wherever it is; `on_end` is not called any more. Idempotent.
+
+        NB: not from inside a host function of that guest.
+        """
+        entry.over = True
+        if entry.calls_off is not None:
+            entry.calls_off()
+            entry.calls_off = None
+        entry.call.close()
+
+    async def run(self, call: Polled, cpu: CpuClock, first: AbstractContextManager[None] | None = None) -> None:
+        """Runs it to its end; what `poll` raises comes out here. The first slice happens inside of `first`.
 
         When this returns, for whatever reason, the call is closed: a guest that was cancelled runs no further.
         """
-        loop = asyncio.get_running_loop()
-        entry = _Entry(call, cpu, loop.create_future(), first)
-        self._enqueue(entry)
-        try:
-            await entry.ended
-        finally:
-            entry.ended.cancel()  # one that is still queued is skipped when its turn comes
-            if entry.calls_off is not None:
-                entry.calls_off()
-            call.close()
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def _enqueue(self, entry: _Entry) -> None:
+        def on_end(error: Exception | None) -> None:
+            if ended.done():
+                return
+            if error is None:
+                ended.set_result(None)
+            else:
+                ended.set_exception(error)
+
+        entry = self.begin(call, cpu, on_end, first)
+        try:
+            await ended
+        finally:
+            self.end(entry)
+
+    def _enqueue(self, entry: Running) -> None:
         self._fresh.append(entry)
         self._schedule()
 
@@ -103,8 +151,8 @@ class Scheduler:
         if self._fresh or self._spent:
             self._schedule()
 
-    def _slice(self, entry: _Entry) -> None:
-        if entry.ended.done():
+    def _slice(self, entry: Running) -> None:
+        if entry.over:
             return
         first, entry.first = entry.first, None
         self._before_slice()
@@ -113,18 +161,23 @@ class Scheduler:
             with first or nullcontext():
                 ended = entry.call.poll()
         except (GuestTrap, wasmtime.WasmtimeError, OSError) as error:
-            entry.ended.set_exception(error)
+            self._over(entry, error)
             return
         finally:
             entry.cpu.stop()
         if ended:
-            entry.ended.set_result(None)
+            self._over(entry, None)
         elif entry.call.waits_for is None:
             self._spent.append(entry)
         else:
             entry.calls_off = entry.call.waits_for.arm(partial(self._wake, entry))
 
-    def _wake(self, entry: _Entry) -> None:
+    def _over(self, entry: Running, error: Exception | None) -> None:
+        entry.over = True
+        entry.call.close()
+        entry.on_end(error)
+
+    def _wake(self, entry: Running) -> None:
         entry.calls_off = None
-        if not entry.ended.done():
+        if not entry.over:
             self._enqueue(entry)

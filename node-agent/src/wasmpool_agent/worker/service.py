@@ -12,22 +12,24 @@ from importlib.metadata import version
 from typing import Final, assert_never
 
 from wasmpool_agent.allocation_counts import AllocationCounts, count_mappings
+from wasmpool_agent.channel import ChannelClosed, ProtocolError
 from wasmpool_agent.protocol import (
-    ChannelClosed,
     Drop,
     Exited,
     Fault,
+    GiveWay,
     LoadModule,
     ModuleFailed,
     ModuleLoaded,
-    ProtocolError,
     Ready,
     Result,
+    Serve,
     Shutdown,
     Start,
     Stats,
     Stop,
     ToWorker,
+    Withdraw,
     WorkerChannel,
 )
 from wasmpool_agent.worker.artifacts import ArtifactRefusedError, Artifacts
@@ -95,9 +97,9 @@ class Service:
     def _handle(self, message: ToWorker, fds: tuple[int, ...]) -> None:
         match message:
             case LoadModule():
-                if len(fds) != 1:
-                    raise ProtocolError(f"LoadModule came with {len(fds)} descriptors, exactly 1 is allowed")
-                self._load(message, fds[0])
+                if len(fds) != len(message.parts) or not fds:
+                    raise ProtocolError(f"LoadModule of {len(message.parts)} parts came with {len(fds)} descriptors")
+                self._load(message, fds)
             case Start():
                 self._start(message)
             case Stop():
@@ -105,16 +107,16 @@ class Service:
                     asyncio.get_running_loop().call_later(message.grace_seconds, task.cancel)
             case Drop():
                 self._artifacts.drop(message.key)
-            case Shutdown():
+            case Serve() | GiveWay() | Withdraw() | Shutdown():
                 pass
             case _:
                 assert_never(message)
         self._note()
 
-    def _load(self, message: LoadModule, fd: int) -> None:
+    def _load(self, message: LoadModule, fds: tuple[int, ...]) -> None:
         begun = asyncio.get_running_loop().time()
         try:
-            self._artifacts.load(message, fd)
+            self._artifacts.load(message, fds)
         except ArtifactRefusedError as error:
             self._channel.post(ModuleFailed(key=message.key, reason=error.reason, message=str(error)))
         else:
