@@ -231,7 +231,7 @@ def test_a_never_run_whose_worker_is_killed_fails_and_does_not_run_again(files: 
         (worker,) = agent.workers()
         os.kill(worker, signal.SIGKILL)
         report = agent.until_state("job", "Failed")
-        assert "its worker died" in report["message"]
+        assert "lost: the process that ran it died" in report["message"]
         agent.until(lambda: len(agent.workers()) == 1)
         time.sleep(0.5)
         assert agent.said("job") == ["hello"]
@@ -275,7 +275,7 @@ def test_a_signal_to_the_whole_group_is_the_supervisors_alone_to_act_on(files: F
         for pid in agent.workers():
             os.kill(pid, signal.SIGTERM)
         assert agent.end(signal.SIGTERM) == 0
-        assert "its worker died" not in agent.errors.read_text()
+        assert "lost: the process that ran it died" not in agent.errors.read_text()
 
 
 def test_arguments_that_no_worker_could_be_told_are_refused_with_both_numbers_and_the_others_run(files: Files) -> None:

@@ -74,6 +74,8 @@ class Outcome(StrEnum):
     BACK_OFF = "BackOff"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
+    LOST = "Lost"
+    """Nobody knows how far a run came that may be begun only once."""
 
 
 PERMANENT: frozenset[str] = frozenset(Refusal)

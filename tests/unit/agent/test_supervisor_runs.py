@@ -97,6 +97,26 @@ def test_a_long_run_forgets_the_failures_before_it() -> None:
     assert runs.plan(NOW).wake_at == NOW + RESTARTS.first_seconds
 
 
+def test_an_index_that_fails_more_often_than_its_backoff_limit_has_failed_and_others_go_on() -> None:
+    runs = Runs(RestartPolicy.ON_FAILURE, backoff_limit=2)
+    runs.assign(2, frozenset({0, 1}))
+    now = NOW
+    for number in range(10, 13):
+        assert 0 in runs.plan(now).start, number
+        runs.begun(0, number)
+        runs.ended(number, BAD, now)
+        now += 1000
+    assert (runs.failed, runs.restarts) == ({0}, 2)
+    assert runs.plan(now).start == (1,)
+
+
+def test_a_lost_worker_uses_up_no_try() -> None:
+    runs = Runs(RestartPolicy.ON_FAILURE, backoff_limit=0)
+    runs.assign(1, frozenset({0}))
+    runs.ended(_start_all(runs)[0], Ended(Result.ERROR, lost=True), NOW)
+    assert (runs.failed, runs.plan(NOW + 1000).start) == (set(), (0,))
+
+
 def test_back_off_never_overflows() -> None:
     assert Backoff(1, 300).seconds(10**9) == 300
 
@@ -134,7 +154,7 @@ def test_a_lost_worker_fails_a_never_run_and_repeats_the_others() -> None:
         again = runs.plan(NOW + 300).start
         assert again == (() if policy is RestartPolicy.NEVER else (0,)), policy
         assert runs.last is not None
-        assert runs.last.describe() == "its worker died"
+        assert runs.last.describe() == "lost: the process that ran it died"
 
 
 class AnyOrder(RuleBasedStateMachine):

@@ -14,7 +14,6 @@ from wasmpool_agent.supervisor.resuming import resumed
 from wasmpool_agent.supervisor.state import State
 from wasmpool_api.instance_pool_node import Assignment
 from wasmpool_api.reasons import Refusal, Waiting
-from wasmpool_api.wasm_workload import RestartPolicy
 
 _LOOKED: Final = frozenset({Step.REFUSED, Step.INSPECTED})
 LOOK_SECONDS: Final = 5.0
@@ -180,9 +179,8 @@ class Claiming:
         prepared, finding = await self._preparer.prepare(claim, memory.fallback, on_step)
         claim.module = finding.module
         command = prepared.revision.run.command
-        policy = command.restart_policy if command is not None else RestartPolicy.ALWAYS
-        if claim.runs is None:
-            claim.runs = resumed(claim, policy, state, self._journal)
+        if claim.runs is None and command is not None:
+            claim.runs = resumed(claim, command, state, self._journal)
         claim.prepared = prepared
         claim.step, claim.reason, claim.message = Step.PREPARED, "", ""
         state.changed()

@@ -182,8 +182,10 @@ class Claim:
         if runs.counted and last:
             last = f"index {runs.last_position}: {last}"
         if runs.finished and (runs.completed or runs.failed):
-            state = WorkloadState.FAILED if runs.failed else WorkloadState.SUCCEEDED
-            return state, Outcome.FAILED if runs.failed else Outcome.SUCCEEDED, last
+            if not runs.failed:
+                return WorkloadState.SUCCEEDED, Outcome.SUCCEEDED, last
+            lost = runs.last is not None and runs.last.lost
+            return WorkloadState.FAILED, Outcome.LOST if lost else Outcome.FAILED, last
         paused = runs.paused_until(now)
         if runs.running:
             return WorkloadState.RUNNING, Outcome.RUNNING, last if paused is not None else ""

@@ -3,23 +3,25 @@
 import logging
 from contextlib import suppress
 
+from wasmpool_agent.protocol import Result
 from wasmpool_agent.supervisor.claims import Claim, Step
 from wasmpool_agent.supervisor.journal import Journal
 from wasmpool_agent.supervisor.preparing import NotNowError
 from wasmpool_agent.supervisor.promises import ClaimKey
-from wasmpool_agent.supervisor.runs import Runs
+from wasmpool_agent.supervisor.runs import Ended, Runs
 from wasmpool_agent.supervisor.state import State
 from wasmpool_api.indexes import IndexesError, parse_indexes
 from wasmpool_api.instance_pool_node import NodeWorkload
 from wasmpool_api.reasons import Waiting
-from wasmpool_api.wasm_workload import RestartPolicy
+from wasmpool_api.wasm_workload import Command, RestartPolicy
 
 log = logging.getLogger(__name__)
 
 
-def resumed(claim: Claim, policy: RestartPolicy, state: State, journal: Journal) -> Runs:
+def resumed(claim: Claim, command: Command, state: State, journal: Journal) -> Runs:
     """With the indexes that have ended, here or on the agent before. Raises NotNowError where nobody knows yet."""
-    runs = Runs(policy)
+    policy = command.restart_policy
+    runs = Runs(policy, command.backoff_limit)
     if not runs.counted:
         return runs
     record = journal.read(claim.key)
@@ -45,6 +47,7 @@ def resumed(claim: Claim, policy: RestartPolicy, state: State, journal: Journal)
             journal.ended(claim.key, index, completed=False)
         if lost:
             log.warning("%s: indexes %s were begun by an agent that is gone: failed", claim.label, sorted(lost))
+            runs.last, runs.last_position = Ended(Result.ERROR, lost=True), max(lost)
         runs.failed |= lost
     runs.failed -= runs.completed
     return runs

@@ -42,7 +42,7 @@ class Ended:
     def describe(self) -> str:
         """For a person."""
         if self.lost:
-            return "its worker died"
+            return "lost: the process that ran it died"
         if self.exit_code is not None and self.result in {Result.SUCCESS, Result.ERROR}:
             return f"exit code {self.exit_code}" + (f": {self.message}" if self.message else "")
         return f"{self.result.value}: {self.message}" if self.message else self.result.value
@@ -71,9 +71,13 @@ class _Instance:
 
 @dataclass(slots=True)
 class Runs:
-    """The instances of one claim. `completed` and `failed`: positions that are done."""
+    """The instances of one claim. `completed` and `failed`: positions that are done.
+
+    `backoff_limit`: with OnFailure, how often a position is run again before it has failed.
+    """
 
     policy: RestartPolicy
+    backoff_limit: int = 6
     completed: set[int] = field(default_factory=set[int])
     failed: set[int] = field(default_factory=set[int])
     backoff: Backoff = RESTARTS
@@ -162,16 +166,17 @@ class Runs:
             pause.until = now
             return position
         self.last, self.last_position = ended, position
+        tried_enough = self.counted and not ended.lost and pause.failures >= self.backoff_limit
         if self.counted and ended.result is Result.SUCCESS:
             self.completed.add(position)
-        elif self.policy is RestartPolicy.NEVER:
+        elif self.policy is RestartPolicy.NEVER or tried_enough:
             self.failed.add(position)
         else:
             self.restarts += 1
-            if ended.seconds >= RESTARTS_FORGIVEN_AFTER_SECONDS:
+            if ended.seconds >= RESTARTS_FORGIVEN_AFTER_SECONDS and not self.counted:
                 pause.failures = 0
-            pause.failures += 1
-            pause.until = now + self.backoff.seconds(pause.failures)
+            pause.failures += not (self.counted and ended.lost)
+            pause.until = now + self.backoff.seconds(max(1, pause.failures))
         return position
 
     def put_off(self, positions: Iterable[int], until: float) -> None:
