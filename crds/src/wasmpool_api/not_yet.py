@@ -19,6 +19,6 @@ def pool_not_yet(spec: InstancePoolSpec) -> str | None:
 
 def workload_not_yet(spec: WasmWorkloadSpec) -> str | None:
     """As `pool_not_yet`, of a workload."""
-    if spec.burst:
-        return f"burst is {spec.burst}, and this version can't lend slots yet; allowed is 0"
+    if spec.burst and spec.run.http is None:
+        return f"burst is {spec.burst}, and only requests borrow slots; allowed without run.http is 0"
     return None

@@ -30,7 +30,7 @@ from wasmpool_agent.metrics import Metrics
 from wasmpool_agent.modules.registries import PULL_SECRETS, docker_config, mounted_secrets
 from wasmpool_agent.pool_file import PoolFileError, read_pool
 from wasmpool_agent.standalone import FileNode
-from wasmpool_agent.standalone_plan import Report
+from wasmpool_agent.standalone_plan import SERVE_HOST, Report
 from wasmpool_agent.supervisor.ports import DesiredState
 from wasmpool_agent.supervisor.service import Supervisor
 from wasmpool_agent.supervisor.state import Clocks, Settings
@@ -184,6 +184,8 @@ def _run(parsed: argparse.Namespace) -> int:
             agent,
             docker_config,
             edge_seconds=LOCAL_EDGE_SECONDS,
+            serve_host=SERVE_HOST,
+            leave_seconds=0.0,
         )
         return asyncio.run(_run_files(settings, parsed.workloads, node, Address.parse(parsed.listen), once=parsed.once))
 

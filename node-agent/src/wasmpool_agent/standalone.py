@@ -8,7 +8,8 @@ from typing import Final
 
 from wasmpool_agent.errors import UserError
 from wasmpool_agent.manifests import Manifests, files_of, folder_config_map, read_manifests
-from wasmpool_agent.standalone_plan import Ledger, Plan, Report, never_ending, plan
+from wasmpool_agent.standalone_plan import Plan, Report, never_ending, plan
+from wasmpool_agent.standalone_serving import Ledger
 from wasmpool_agent.supervisor.ports import AbsentError, ConfigMap, Desired
 from wasmpool_api.instance_pool import InstancePool
 from wasmpool_api.instance_pool_node import InstancePoolNodeStatus, WorkloadState

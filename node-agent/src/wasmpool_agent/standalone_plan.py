@@ -1,19 +1,22 @@
 """What the operator does in a cluster, for one node without one: inspect, judge, reserve, deal out indexes. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from wasmpool_api.indexes import format_indexes, parse_indexes
+from wasmpool_agent.standalone_serving import Ledger, Runs, borrows, deal_ports, note_what_serves, outgoing
+from wasmpool_api.indexes import format_indexes
 from wasmpool_api.instance_pool import From, InstancePool
 from wasmpool_api.instance_pool_node import Assignment, InstancePoolNodeStatus, NodeWorkload, WorkloadState
 from wasmpool_api.not_yet import workload_not_yet
 from wasmpool_api.placement import Claim, NamespaceLimit, Node, Placement, Request, place
 from wasmpool_api.reasons import PERMANENT, Outcome, Progress, Refusal, Waiting
 from wasmpool_api.revisions import Revision, revision_of
-from wasmpool_api.wasm_workload import ModuleStatus, RestartPolicy, WasmWorkload
+from wasmpool_api.wasm_workload import RestartPolicy, WasmWorkload
 
 NODE: Final = "local"
+SERVE_HOST: Final = "127.0.0.1"
+"""Without a cluster, workloads answer on this machine alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,33 +40,6 @@ class Plan:
     reports: tuple[Report, ...]
 
 
-@dataclass(slots=True)
-class Ledger:
-    """What is remembered from one status to the next, because an assignment's end makes the agent forget it.
-
-    `modules`: by the name of the revision that was inspected. `done` and `failed`: indexes by revision. `last`: the
-    last entry of each revision.
-    """
-
-    modules: dict[str, ModuleStatus] = field(default_factory=dict[str, ModuleStatus])
-    done: dict[str, frozenset[int]] = field(default_factory=dict[str, frozenset[int]])
-    failed: dict[str, frozenset[int]] = field(default_factory=dict[str, frozenset[int]])
-    out: dict[str, frozenset[int]] = field(default_factory=dict[str, frozenset[int]])
-    slots: dict[str, int] = field(default_factory=dict[str, int])
-    last: dict[str, NodeWorkload] = field(default_factory=dict[str, NodeWorkload])
-
-    def learn(self, status: InstancePoolNodeStatus) -> None:
-        """From what the agent has published."""
-        for entry in status.workloads:
-            self.last[entry.revision] = entry
-            if entry.state is WorkloadState.INSPECTED and entry.module is not None:
-                self.modules[entry.revision] = entry.module
-            failed = parse_indexes(entry.failed)
-            self.failed[entry.revision] = self.failed.get(entry.revision, frozenset()) | failed
-            done = self.done.get(entry.revision, frozenset())
-            self.done[entry.revision] = done | failed | parse_indexes(entry.completed)
-
-
 def plan(
     pool: InstancePool, workloads: Sequence[WasmWorkload], status: InstancePoolNodeStatus | None, ledger: Ledger
 ) -> Plan:
@@ -83,11 +59,14 @@ def plan(
         else:
             revision = revision_of(workload, module.digest, module.image)
             running[Claim(workload.metadata.uid, revision.name)] = (workload, revision)
-    placements = _placements(pool, running, status, ledger)
+    note_what_serves(workloads, running, ledger)
+    deal_ports(pool, workloads, ledger)
+    leaving = outgoing(workloads, running, ledger)
+    placements = _placements(pool, running | leaving, status, ledger)
     assignments: list[Assignment] = []
     revisions: dict[str, Revision] = {}
     for workload, revision in inspecting:
-        assignments.append(_assignment(workload, revision, inspect=True))
+        assignments.append(_assignment(workload, revision, ledger, inspect=True))
         revisions[revision.name] = revision
         reports[_label(workload)] = _inspection_report(workload, ledger.last.get(revision.name))
     for claim, (workload, revision) in running.items():
@@ -95,10 +74,15 @@ def plan(
         indexes = _deal(workload, revision, placed.total, ledger)
         ledger.slots[revision.name] = placed.total
         # NB: one that the agent refused stays assigned without a slot, so that it goes on saying why.
-        if placed.total or _is_refused(ledger.last.get(revision.name)):
-            assignments.append(_assignment(workload, revision, slots=placed.total, indexes=format_indexes(indexes)))
+        if placed.total or borrows(workload) or _is_refused(ledger.last.get(revision.name)):
+            dealt = format_indexes(indexes)
+            assignments.append(_assignment(workload, revision, ledger, slots=placed.total, indexes=dealt))
         revisions[revision.name] = revision
         reports[_label(workload)] = _report(workload, revision, placed, ledger)
+    for claim, (workload, revision) in leaving.items():
+        slots = ledger.slots[revision.name] = placements[claim].total
+        assignments.append(_assignment(workload, revision, ledger, slots=slots, outdated=True))
+        revisions[revision.name] = revision
     return Plan(tuple(assignments), revisions, tuple(reports[_label(it)] for it in workloads))
 
 
@@ -128,7 +112,7 @@ def _refused(pool: InstancePool, workload: WasmWorkload) -> Report | None:
 
 def _placements(
     pool: InstancePool,
-    running: Mapping[Claim, tuple[WasmWorkload, Revision]],
+    running: Runs,
     status: InstancePoolNodeStatus | None,
     ledger: Ledger,
 ) -> dict[Claim, Placement]:
@@ -190,7 +174,14 @@ def _deal(workload: WasmWorkload, revision: Revision, slots: int, ledger: Ledger
 
 
 def _assignment(
-    workload: WasmWorkload, revision: Revision, *, slots: int = 0, indexes: str = "", inspect: bool = False
+    workload: WasmWorkload,
+    revision: Revision,
+    ledger: Ledger,
+    *,
+    slots: int = 0,
+    indexes: str = "",
+    inspect: bool = False,
+    outdated: bool = False,
 ) -> Assignment:
     return Assignment(
         uid=workload.metadata.uid,
@@ -201,6 +192,9 @@ def _assignment(
         priority=workload.spec.priority,
         indexes=indexes,
         inspect=inspect,
+        outdated=outdated,
+        burst=0 if inspect else workload.spec.burst,
+        port=0 if inspect else ledger.ports.get(workload.metadata.uid, 0),
     )
 
 
@@ -223,7 +217,7 @@ def _report(workload: WasmWorkload, revision: Revision, placed: Placement, ledge
         return Report(namespace, name, entry.state, entry.reason, entry.message, settled=True)
     if workload.spec.runs_to_completion and not _left(workload, revision, ledger):
         return _finished(workload, entry, len(ledger.failed.get(revision.name, ())))
-    if not placed.total:
+    if not placed.total and not borrows(workload):
         if placed.shortfall is None:
             nothing = workload.spec.instances == 0
             return Report(namespace, name, WorkloadState.PENDING, Outcome.ADMITTED, settled=nothing)
@@ -232,7 +226,10 @@ def _report(workload: WasmWorkload, revision: Revision, placed: Placement, ledge
     if entry is None:
         return Report(namespace, name, WorkloadState.PENDING, Outcome.ADMITTED, f"slots reserved: {placed.total}")
     failed = entry.reason in {Waiting.MODULE_PULL_FAILED, Waiting.COMPILE_FAILED}
-    return Report(namespace, name, entry.state, entry.reason, entry.message, settled=failed)
+    message = entry.message
+    if workload.spec.run.http is not None and entry.state is WorkloadState.RUNNING and not message:
+        message = f"answers on http://{SERVE_HOST}:{ledger.ports.get(workload.metadata.uid, 0)}"
+    return Report(namespace, name, entry.state, entry.reason, message, settled=failed)
 
 
 def _finished(workload: WasmWorkload, entry: NodeWorkload | None, failed: int) -> Report:

@@ -1,13 +1,14 @@
 """One node without an operator: what is assigned, given manifests and the node's status.
 
-Covers: inspection before reservation; the pinned revision; indexes dealt out and never twice; waiting and never; pools
+Covers: inspection before reservation; ports, and who answers while a revision goes; the pinned revision; indexes dealt out and never twice; waiting and never; pools
 and namespaces that do not fit; and, over any order of ends, that every index runs and the slots are never overdrawn.
 """
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wasmpool_agent.standalone_plan import Ledger, Plan, plan
+from wasmpool_agent.standalone_plan import Plan, plan
+from wasmpool_agent.standalone_serving import Ledger
 from wasmpool_agent.status import Counts, node_slots
 from wasmpool_api.codec import decode
 from wasmpool_api.indexes import format_indexes, parse_indexes
@@ -182,3 +183,45 @@ def test_every_index_runs_once_and_no_more_slots_are_given_than_there_are(
             break
     assert [len(done[f"w{at}"]) for at in range(len(totals))] == totals
     assert all(len(set(order)) == len(order) for order in began.values())
+
+
+def _web(name: str, instances: int = 1, **spec: object) -> WasmWorkload:
+    return _workload(name, instances, run={"http": {}}, **spec)
+
+
+def _answers(revision: str, uid: str, slots: int) -> NodeWorkload:
+    return NodeWorkload(uid=uid, revision=revision, state=WorkloadState.RUNNING, reserved_slots=slots)
+
+
+def test_workloads_that_answer_requests_get_the_lowest_free_ports_and_keep_them() -> None:
+    first, second, third = _web("a"), _web("b"), _web("c")
+    ledger = _inspected(first, second, third)
+    ports = {it.name: it.port for it in plan(_pool(), [first, second], _status(), ledger).assignments}
+    assert ports == {"a": 20000, "b": 20001}
+    ports = {it.name: it.port for it in plan(_pool(), [third, second], _status(), ledger).assignments}
+    assert ports == {"c": 20000, "b": 20001}
+
+
+def test_the_old_revision_answers_until_the_new_one_does() -> None:
+    old, new = _web("a"), _web("a", limits={"memoryPages": 2})
+    ledger = _inspected(old, new)
+    (before,) = plan(_pool(), [old], _status(), ledger).assignments
+    serving = _status(_answers(before.revision, before.uid, 1))
+    ledger.learn(serving)
+    assert not any(it.outdated for it in plan(_pool(), [old], serving, ledger).assignments)
+    both = plan(_pool(), [new], serving, ledger).assignments
+    assert {it.revision: it.outdated for it in both} == {
+        before.revision: True,
+        **{it.revision: False for it in both if it.revision != before.revision},
+    }
+    assert [it.port for it in both] == [before.port] * 2
+    after = next(it for it in both if not it.outdated)
+    done = _status(_answers(before.revision, before.uid, 1), _answers(after.revision, after.uid, 1))
+    ledger.learn(done)
+    assert [it.revision for it in plan(_pool(), [new], done, ledger).assignments] == [after.revision]
+
+
+def test_a_workload_that_only_borrows_is_assigned_without_a_slot() -> None:
+    borrower = _web("a", 0, burst=2)
+    (assigned,) = plan(_pool(), [borrower], _status(), _inspected(borrower)).assignments
+    assert (assigned.slots, assigned.burst, assigned.port) == (0, 2, 20000)
