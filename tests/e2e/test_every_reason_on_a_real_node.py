@@ -85,7 +85,7 @@ CASES: Final = (
     ),
     Case(
         "burst", "UnsupportedFeature", "Admitted", "False",
-        ("burst is 3, and this version can't lend slots yet; allowed is 0",),
+        ("burst is 3, and only requests borrow slots; allowed without run.http is 0",),
     ),
     Case(
         "stranger", "NamespaceNotAllowed", "Admitted", "False",

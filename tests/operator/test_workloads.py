@@ -162,7 +162,7 @@ def test_what_this_version_can_not_do_is_refused_by_name(stage: Stage) -> None:
         lambda: (it := stage.workload_condition("Admitted", "greedy")).get("status") == "False" and it
     )
     assert admitted["reason"] == "UnsupportedFeature"
-    assert admitted["message"] == "burst is 3, and this version can't lend slots yet; allowed is 0"
+    assert admitted["message"] == "burst is 3, and only requests borrow slots; allowed without run.http is 0"
 
 
 def test_a_refusal_at_the_time_of_running_gives_the_slots_back_and_does_not_flicker(stage: Stage) -> None:
