@@ -7,7 +7,7 @@ set -euo pipefail
 wanted=(
   "gcc gcc" "make make" "pkg-config pkg-config"
   "buildah buildah" "mmdebstrap mmdebstrap"
-  "nft nftables" "conntrack conntrack" "ip iproute2" "nsenter util-linux" "setpriv util-linux"
+  "nft nftables" "conntrack conntrack" "ip iproute2" "nsenter util-linux" "setpriv util-linux" "wrk wrk"
   "/usr/include/seccomp.h libseccomp-dev" "/usr/include/stdio.h libc6-dev"
 )
 
