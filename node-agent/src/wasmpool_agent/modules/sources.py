@@ -89,21 +89,42 @@ class Sources:
 
     async def environment(self, revision: Revision) -> tuple[tuple[str, str], ...]:
         """Names and values, in the revision's order; of a name given twice the last value. Raises PullFailedError."""
-        command = revision.run.command
+        run = revision.run.command or revision.run.http
+        kind = "command" if revision.run.command is not None else "http"
         values: dict[str, str] = {}
         cached: dict[tuple[bool, str], _Object] = {}
-        for variable in command.env if command is not None else ():
-            value = await self._value(revision.workload_namespace, variable, cached)
+        for variable in run.env if run is not None else ():
+            field = f"run.{kind}.env {variable.name}"
+            value = await self._value(revision.workload_namespace, variable, field, cached)
             if value is not None:
                 values[variable.name] = value
         return tuple(values.items())
 
-    async def _value(self, namespace: str, variable: EnvVar, cached: dict[tuple[bool, str], _Object]) -> str | None:
+    async def files(self, revision: Revision) -> dict[str, dict[str, bytes]]:
+        """By where they are mounted, then by path. Raises PullFailedError."""
+        run = revision.run.command or revision.run.http
+        kind = "command" if revision.run.command is not None else "http"
+        mounts: dict[str, dict[str, bytes]] = {}
+        for each in run.files if run is not None else ():
+            source, get = (each.secret, self._secret) if each.secret else (each.config_map, self._config_map)
+            field = f"run.{kind}.files {each.mount_path}"
+            if source is None:
+                raise PullFailedError(Refusal.UNSUPPORTED_FEATURE, f"{field}: allowed is one of configMap and secret")
+            found = await get(revision.workload_namespace, source.name, field)
+            items = {it.path: it.key for it in source.items} or {key: key for key in found.entries}
+            for key in items.values():
+                if key not in found.entries:
+                    raise PullFailedError(Waiting.MODULE_PULL_FAILED, f"{field}: {_no_key(found, key)}")
+            mounts[each.mount_path] = {path: found.entries[key] for path, key in items.items()}
+        return mounts
+
+    async def _value(
+        self, namespace: str, variable: EnvVar, field: str, cached: dict[tuple[bool, str], _Object]
+    ) -> str | None:
         source = variable.value_from or EnvVarSource()
         reference = source.secret_key_ref or source.config_map_key_ref
         if reference is None:
             return variable.value or ""
-        field = f"run.command.env {variable.name}"
         secret = source.secret_key_ref is not None
         try:
             key = (secret, reference.name)
