@@ -166,8 +166,10 @@ class Stage:
             }
         )
 
-    def workload(self, name: str, *, pool: str = "web", command: Object | None = None, **spec: Any) -> Object:
-        """A WasmWorkload with one instance."""
+    def workload(
+        self, name: str, *, pool: str = "web", command: Object | None = None, http: Object | None = None, **spec: Any
+    ) -> Object:
+        """A WasmWorkload with one instance; of a command, unless it is to serve `http`."""
         return self.api.create(
             {
                 "apiVersion": "wasmpool.dev/v1alpha1",
@@ -176,7 +178,7 @@ class Stage:
                 "spec": {
                     "poolRef": {"name": pool},
                     "module": {"configMap": {"name": "guests", "key": f"{name}.wasm"}},
-                    "run": {"command": command or {}},
+                    "run": {"http": http} if http is not None else {"command": command or {}},
                 }
                 | spec,
             }
@@ -251,11 +253,14 @@ class Stage:
         self.api.patch("Pod", self.namespace, pod["metadata"]["name"], {"status": status}, "status")
 
     def pod_ready(self, pod: Object, ready: bool = True) -> None:
-        """The pod's heartbeat."""
+        """The pod's heartbeat, and its address."""
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        address = address_of(pod)
         self.pod_status(
             pod,
             phase="Running",
+            podIP=address,
+            podIPs=[{"ip": address}],
             conditions=[{"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": at}],
         )
 
@@ -299,11 +304,21 @@ class Stage:
 
     def close(self) -> None:
         """Takes away what concerns the whole cluster, and what the operator would go on with."""
-        for kind in ("WasmWorkload", "InstancePool", "InstancePoolNode", "Pod", "DaemonSet"):
+        kinds = (
+            "WasmWorkload", "InstancePool", "InstancePoolNode", "Pod", "DaemonSet", "Service", "EndpointSlice",
+            "NetworkPolicy",
+        )  # fmt: skip
+        for kind in kinds:
             for found in self.api.list(kind, self.namespace):
                 self.api.delete(kind, self.namespace, found["metadata"]["name"])
         for node in self.nodes:
             self.api.delete("Node", "", node)
+
+
+def address_of(pod: Object) -> str:
+    """The address that a pod has here: one of its own."""
+    number = int(pod["metadata"]["uid"][:4], 16)
+    return f"10.7.{number // 256}.{number % 256}"
 
 
 def _condition(kind: str, truth: bool, reason: str) -> Object:

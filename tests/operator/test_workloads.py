@@ -155,16 +155,6 @@ def test_what_the_agent_refuses_is_told_and_holds_no_slot(stage: Stage) -> None:
     assert agent.slots_of("bad") == 0
 
 
-def test_what_this_version_can_not_do_is_refused_by_name(stage: Stage) -> None:
-    ready_pool(stage)
-    stage.workload("greedy", burst=3)
-    admitted = stage.play(
-        lambda: (it := stage.workload_condition("Admitted", "greedy")).get("status") == "False" and it
-    )
-    assert admitted["reason"] == "UnsupportedFeature"
-    assert admitted["message"] == "burst is 3, and only requests borrow slots; allowed without run.http is 0"
-
-
 def test_a_refusal_at_the_time_of_running_gives_the_slots_back_and_does_not_flicker(stage: Stage) -> None:
     (agent,) = ready_pool(stage)
     stage.workload("late")

@@ -131,6 +131,12 @@ class PoolHttp(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     port_range: str = "20000-29999"
     queue_timeout: Duration = Duration(1)
 
+    @property
+    def ports(self) -> range:
+        """All ports of the range."""
+        first, _, last = self.port_range.partition("-")
+        return range(int(first), int(last) + 1)
+
 
 class Admission(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """How moduleLimits are applied."""

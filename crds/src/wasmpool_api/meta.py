@@ -23,6 +23,9 @@ PLURALS: Final[Mapping[str, str]] = {
 }
 
 POOL_LABEL: Final = f"{GROUP}/pool"
+POOL_NAMESPACE_LABEL: Final = f"{GROUP}/pool-namespace"
+"""On what is made for a pool outside of the pool's own namespace."""
+PORT_LABEL: Final = f"{GROUP}/port"
 NODE_LABEL: Final = f"{GROUP}/node"
 WORKLOAD_UID_LABEL: Final = f"{GROUP}/workload-uid"
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"

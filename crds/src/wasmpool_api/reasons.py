@@ -52,6 +52,7 @@ class Waiting(StrEnum):
     MODULE_PULL_FAILED = "ModulePullFailed"
     COMPILE_FAILED = "CompileFailed"
     SHARE_EXCEEDED = "ShareExceeded"
+    NO_FREE_PORT = "NoFreePort"
     POOL_DRAINING = "PoolDraining"
 
 
@@ -105,4 +106,5 @@ class RolloutReason(StrEnum):
     UP_TO_DATE = "UpToDate"
     ROLLING_OUT = "RollingOut"
     SCALED_TO_ZERO = "ScaledToZero"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     NOT_STALLED = "NotStalled"

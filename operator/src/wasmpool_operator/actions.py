@@ -8,10 +8,14 @@ from wasmpool_operator.ports import Manifest, Resource
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Server-side apply of a child's full intent. `intent`: a hash of it, kept to see when it has to be sent again."""
+    """Server-side apply of a child's full intent. `intent`: a hash of it, kept to see when it has to be sent again.
+
+    `known_as`: by what it is remembered; its name, unless others of its kind may be called the same.
+    """
 
     manifest: Manifest
     intent: str
+    known_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,10 +42,11 @@ class Applier:
 
     async def _perform(self, action: Action, memory: Memory) -> None:
         match action:
-            case Apply(manifest, intent):
+            case Apply(manifest, intent, known_as):
                 answer = await self._cluster.apply(manifest)
                 resource = resource_of(manifest)
-                memory.sent[resource, str(manifest["metadata"]["name"])] = Sent(intent, mark_of_manifest(answer))
+                name = known_as or str(manifest["metadata"]["name"])
+                memory.sent[resource, name] = Sent(intent, mark_of_manifest(answer))
                 self._learn(resource, answer)
                 _log.info("applied %s", _name(manifest))
             case Create(manifest):

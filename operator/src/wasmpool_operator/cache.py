@@ -23,16 +23,19 @@ from wasmpool_operator.resources import (
     CONFIG_MAPS,
     CONTROLLER_REVISIONS,
     DAEMON_SETS,
+    ENDPOINT_SLICES,
     INSTANCE_POOL_NODES,
     INSTANCE_POOLS,
     NAMESPACES,
+    NETWORK_POLICIES,
     NODES,
     PODS,
     ROLE_BINDINGS,
     SERVICE_ACCOUNTS,
+    SERVICES,
     WASM_WORKLOADS,
 )
-from wasmpool_operator.views import DaemonSet, Node, Plain, Pod, PoolKey, pool_of_labels
+from wasmpool_operator.views import DaemonSet, Node, Plain, Pod, PoolKey, Service, pool_of_labels
 
 _log = logging.getLogger(__name__)
 
@@ -219,11 +222,16 @@ class Cache:
     role_bindings: Table[Plain] = field(default_factory=lambda: Table(ROLE_BINDINGS, Plain, _labelled))
     revisions: Table[Plain] = field(default_factory=lambda: Table(CONTROLLER_REVISIONS, Plain, _labelled))
 
+    services: Table[Service] = field(default_factory=lambda: Table(SERVICES, Service, _labelled))
+    endpoint_slices: Table[Plain] = field(default_factory=lambda: Table(ENDPOINT_SLICES, Plain, _labelled))
+    network_policies: Table[Plain] = field(default_factory=lambda: Table(NETWORK_POLICIES, Plain, _labelled))
+
     def tables(self) -> Mapping[Resource, Table[Any]]:
         """Every table by its kind."""
         tables: tuple[Table[Any], ...] = (
             self.pools, self.pool_nodes, self.workloads, self.nodes, self.namespaces, self.pods, self.daemon_sets,
             self.config_maps, self.service_accounts, self.role_bindings, self.revisions,
+            self.services, self.endpoint_slices, self.network_policies,
         )  # fmt: skip
         return {table.resource: table for table in tables}
 
@@ -253,6 +261,9 @@ SELECTORS: Mapping[Resource, str] = {
     SERVICE_ACCOUNTS: MANAGED_SELECTOR,
     ROLE_BINDINGS: MANAGED_SELECTOR,
     CONTROLLER_REVISIONS: MANAGED_SELECTOR,
+    SERVICES: MANAGED_SELECTOR,
+    ENDPOINT_SLICES: MANAGED_SELECTOR,
+    NETWORK_POLICIES: MANAGED_SELECTOR,
 }
 """Label selectors of the lists and watches; kinds that are not named are read whole."""
 

@@ -15,16 +15,30 @@ from wasmpool_operator.cache import Cache
 from wasmpool_operator.ports import Resource
 from wasmpool_operator.resources import (
     DAEMON_SETS,
+    ENDPOINT_SLICES,
     INSTANCE_POOL_NODES,
     INSTANCE_POOLS,
     NAMESPACES,
+    NETWORK_POLICIES,
     NODES,
     PODS,
+    SERVICES,
     WASM_WORKLOADS,
 )
 from wasmpool_operator.views import PoolKey
 
-WATCHED = (INSTANCE_POOLS, INSTANCE_POOL_NODES, WASM_WORKLOADS, DAEMON_SETS, PODS, NODES, NAMESPACES)
+WATCHED = (
+    INSTANCE_POOLS,
+    INSTANCE_POOL_NODES,
+    WASM_WORKLOADS,
+    DAEMON_SETS,
+    PODS,
+    NODES,
+    NAMESPACES,
+    SERVICES,
+    ENDPOINT_SLICES,
+    NETWORK_POLICIES,
+)
 TOKEN_REREAD = timedelta(minutes=10)
 """A service account's token is renewed on disk; kopf logs in again this often and picks it up."""
 

@@ -13,7 +13,7 @@ from wasmpool_api.registries import registries_problem
 from wasmpool_operator.actions import Step, WriteStatus
 from wasmpool_operator.pool.agent_pod import AgentSettings
 from wasmpool_operator.pool.members import Member
-from wasmpool_operator.pool.observe import Observed
+from wasmpool_operator.pool.observe import ObjectName, Observed
 from wasmpool_operator.pool.plan import (
     Agents,
     PoolPlan,
@@ -36,13 +36,14 @@ NAME_RECHECK_SECONDS = 15.0
 class Plan:
     """`steps` in their order. `draining`: nodes whose agent waits to be replaced and may still run something.
 
-    No `status` without a pool. `to_survey`: see `pool.plan.PoolPlan`.
+    No `status` without a pool. `to_survey`: see `pool.plan.PoolPlan`; `to_look_up`: see `workload.plan.WorkloadPlan`.
     """
 
     steps: Sequence[Step]
     members: Sequence[Member] = ()
     draining: frozenset[str] = frozenset()
     to_survey: frozenset[str] = frozenset()
+    to_look_up: frozenset[ObjectName] = frozenset()
     status: InstancePoolStatus | None = None
     recheck_seconds: float | None = None
 
@@ -54,7 +55,7 @@ def plan(observed: Observed, settings: AgentSettings, *, write_refused: Problem 
         # Whatever the pool owns goes by garbage collection; making any of it again would only race with that.
         found = members(observed, None)
         workloads = plan_workloads(observed, found)
-        return Plan(steps=(Step("workload statuses", workloads.statuses),), members=found)
+        return Plan(steps=_steps(observed, PoolPlan(), workloads), members=found, to_look_up=workloads.to_look_up)
     agents, problem = _agents(observed, pool, settings)
     found = members(observed, agents)
     pool_plan = plan_pool(observed, agents, found) if agents is not None and problem is None else PoolPlan()
@@ -71,6 +72,7 @@ def plan(observed: Observed, settings: AgentSettings, *, write_refused: Problem 
         members=found,
         draining=draining,
         to_survey=pool_plan.to_survey,
+        to_look_up=workloads.to_look_up,
         status=pool_status(
             pool,
             found,
@@ -120,10 +122,14 @@ def _steps(observed: Observed, pool_plan: PoolPlan, workloads: WorkloadPlan) -> 
         Step("agents", pool_plan.children),
         Step("nodes", pool_plan.new_nodes),
         Step("revisions", workloads.revisions),
+        Step("network policies", workloads.serving.policies),
+        Step("services", workloads.serving.services),
+        # NB: before a node is told to end something, nobody is to be sent there any more.
+        Step("endpoint slices", workloads.serving.slices),
         # NB: what agents will forget is written down before the assignments that make them forget it change.
         Step("records", workloads.records),
         Step("assignments", workloads.assignments),
         Step("workload statuses", workloads.statuses),
-        Step("removals", (*deletions, *pool_plan.removals, *workloads.garbage)),
+        Step("removals", (*deletions, *pool_plan.removals, *workloads.garbage, *workloads.serving.removals)),
     )
     return tuple(step for step in steps if step.actions)

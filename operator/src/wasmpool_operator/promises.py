@@ -25,6 +25,17 @@ class Ledger:
         for generation in [it for it in specs if it < node.status.observed_generation]:
             del specs[generation]
 
+    def workloads(self, node: InstancePoolNode) -> frozenset[str] | None:
+        """Uids of those that the agent may be running or listening for; None where nobody can know."""
+        found = {assignment.uid for assignment in node.spec.assignments}
+        found.update(entry.uid for entry in node.status.workloads)
+        specs = self._specs.get(node.metadata.uid, {})
+        for generation in range(max(1, node.status.observed_generation), node.metadata.generation):
+            if generation not in specs:
+                return None
+            found.update(claim.uid for claim in specs[generation])
+        return frozenset(found)
+
     def forget(self, keep: set[str]) -> None:
         """Drops every node whose uid is not in `keep`."""
         for uid in [uid for uid in self._specs if uid not in keep]:

@@ -13,14 +13,16 @@ from wasmpool_operator.cache import Cache
 from wasmpool_operator.metrics import Metrics
 from wasmpool_operator.plan import Plan, plan, status_action
 from wasmpool_operator.pool.agent_pod import AgentSettings
-from wasmpool_operator.pool.observe import Memory, Survey, huge_pages_of, managed, observe
+from wasmpool_operator.pool.observe import Lookup, Memory, ObjectName, Survey, huge_pages_of, managed, observe
 from wasmpool_operator.pool.plan import Problem
 from wasmpool_operator.ports import Cluster, Conflict, NotServedYet, Refused
 from wasmpool_operator.resources import DAEMON_SETS, PODS, ROLE_BINDINGS, SERVICE_ACCOUNTS
-from wasmpool_operator.views import Pod, PoolKey, controlled_by
+from wasmpool_operator.views import Plain, Pod, PoolKey, controlled_by
 
 CONFLICT_RETRY_SECONDS = 0.2
 NOT_SERVED_YET_RETRY_SECONDS = 1.0
+LOOK_UP_ROUNDS = 5
+"""How often in one reconcile names are looked up and the plan is made anew. What is left is left to the next."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +70,14 @@ class Reconciler:
                 memory.surveys[node] = await self._survey(node)
             observed = observe(self._cache, memory, key, self._clock())
             found = plan(observed, self._settings)
+        for _ in range(LOOK_UP_ROUNDS):
+            if not found.to_look_up:
+                break
+            # What is found at one name may send the plan to the next.
+            for name in sorted(found.to_look_up, key=str):
+                memory.lookups[name] = await self._look_up(name)
+            observed = observe(self._cache, memory, key, self._clock())
+            found = plan(observed, self._settings)
         memory.drain_since = {name: memory.drain_since.get(name, observed.now) for name in found.draining}
         try:
             wrote = await self._applier.apply(found.steps, memory)
@@ -82,6 +92,10 @@ class Reconciler:
             del self._memories[key]
         # What was written may allow the next thing; its echo on the watch is no news to the cache and won't come here.
         return 0.0 if wrote or found.to_survey else found.recheck_seconds
+
+    async def _look_up(self, name: ObjectName) -> Lookup:
+        found = await self._cluster.get(name.resource, name.namespace, name.name)
+        return Lookup(self._clock(), decode(Plain, found).metadata if found is not None else None)
 
     async def _publish(self, key: PoolKey, found: Plan, memory: Memory) -> None:
         pool = self._cache.pools.get(key.namespace, key.name)

@@ -16,6 +16,9 @@ CONFIG_MAPS: Final = Resource("", "v1", "configmaps", "ConfigMap")
 DAEMON_SETS: Final = Resource("apps", "v1", "daemonsets", "DaemonSet")
 CONTROLLER_REVISIONS: Final = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
 ROLE_BINDINGS: Final = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
+SERVICES: Final = Resource("", "v1", "services", "Service")
+ENDPOINT_SLICES: Final = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
+NETWORK_POLICIES: Final = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 
 ALL: Final = (
@@ -30,6 +33,9 @@ ALL: Final = (
     DAEMON_SETS,
     CONTROLLER_REVISIONS,
     ROLE_BINDINGS,
+    SERVICES,
+    ENDPOINT_SLICES,
+    NETWORK_POLICIES,
     LEASES,
 )
 _BY_KIND: Final = {(resource.api_version, resource.kind): resource for resource in ALL}

@@ -7,7 +7,7 @@ import kopf
 
 from wasmpool_api.meta import GROUP, MANAGED_BY
 from wasmpool_operator.cache import SELECTORS
-from wasmpool_operator.resources import DAEMON_SETS, PODS
+from wasmpool_operator.resources import DAEMON_SETS, ENDPOINT_SLICES, NETWORK_POLICIES, PODS, SERVICES
 
 
 def kopf_settings() -> kopf.OperatorSettings:
@@ -48,5 +48,5 @@ def _set_network(settings: kopf.OperatorSettings) -> None:
     settings.watching.reconnect_backoff = 1.0
     settings.watching.inactivity_timeout = 70.0  # bookmarks come every 60 s; below 62 it flaps
     settings.watching.chunk_size = 500
-    for resource in (PODS, DAEMON_SETS):
+    for resource in (PODS, DAEMON_SETS, SERVICES, ENDPOINT_SLICES, NETWORK_POLICIES):
         settings.watching.label_selectors[resource.group, resource.version, resource.plural] = SELECTORS[resource]

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from wasmpool_api.meta import AGENT_CONTAINER, POOL_LABEL, ObjectMeta
+from wasmpool_api.meta import AGENT_CONTAINER, POOL_LABEL, POOL_NAMESPACE_LABEL, ObjectMeta
 from wasmpool_api.quantities import Quantity
 
 
@@ -59,14 +59,21 @@ class ContainerStatus(msgspec.Struct, frozen=True, rename="camel"):
     last_state: ContainerState = ContainerState()
 
 
+class PodIP(msgspec.Struct, frozen=True):
+    """One address of a pod."""
+
+    ip: str
+
+
 class PodStatus(msgspec.Struct, frozen=True, rename="camel"):
-    """status of a Pod."""
+    """status of a Pod. `pod_ips`: at most one of each family."""
 
     phase: str = ""
     message: str = ""
     reason: str = ""
     conditions: tuple[ObjectCondition, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
+    pod_ips: tuple[PodIP, ...] = msgspec.field(name="podIPs", default=())
 
 
 class Resources(msgspec.Struct, frozen=True, rename="camel"):
@@ -157,7 +164,12 @@ class Pod(msgspec.Struct, frozen=True, rename="camel"):
     @property
     def ready(self) -> bool:
         """Its Ready condition: the agent's heartbeat."""
-        return not self.deleting and any(it.type == "Ready" and it.status == "True" for it in self.status.conditions)
+        return not self.deleting and self.answering
+
+    @property
+    def answering(self) -> bool:
+        """Whether its probe succeeds, be it ending or not."""
+        return any(it.type == "Ready" and it.status == "True" for it in self.status.conditions)
 
     @property
     def ready_changed_at(self) -> str:
@@ -241,6 +253,32 @@ class Node(msgspec.Struct, frozen=True, rename="camel"):
         return self.spec.unschedulable or any(taint.key in _REMOVAL_TAINTS for taint in self.spec.taints)
 
 
+class ServicePort(msgspec.Struct, frozen=True, rename="camel"):
+    """One port of a Service."""
+
+    port: int
+    target_port: int | str = 0
+
+
+class ServiceSpec(msgspec.Struct, frozen=True, rename="camel"):
+    """spec of a Service."""
+
+    ports: tuple[ServicePort, ...] = ()
+
+
+class Service(msgspec.Struct, frozen=True, rename="camel"):
+    """Of an http workload."""
+
+    metadata: ObjectMeta
+    spec: ServiceSpec = ServiceSpec()
+
+    @property
+    def target_port(self) -> int:
+        """The port on the agents' pods; 0 where there is none."""
+        ports = [it.target_port for it in self.spec.ports if isinstance(it.target_port, int)]
+        return ports[0] if ports else 0
+
+
 class Plain(msgspec.Struct, frozen=True, rename="camel"):
     """Any object of which only the metadata matters."""
 
@@ -270,7 +308,7 @@ def _amount(resources: Resources, resource: str) -> int:
 def pool_of_labels(metadata: ObjectMeta) -> PoolKey | None:
     """The pool that an object made by the operator belongs to."""
     name = metadata.labels.get(POOL_LABEL)
-    return PoolKey(metadata.namespace, name) if name else None
+    return PoolKey(metadata.labels.get(POOL_NAMESPACE_LABEL) or metadata.namespace, name) if name else None
 
 
 def controlled_by(metadata: ObjectMeta, uid: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from wasmpool_api.instance_pool import HUGE_PAGE_RESOURCE, InstancePool
 from wasmpool_api.instance_pool_node import InstancePoolNode
@@ -12,10 +13,15 @@ from wasmpool_api.wasm_workload import WasmWorkload
 from wasmpool_operator.cache import Cache
 from wasmpool_operator.ports import Manifest, Resource
 from wasmpool_operator.promises import Ledger
-from wasmpool_operator.views import DaemonSet, Node, Pod, PoolKey, pool_of_labels
+from wasmpool_operator.views import DaemonSet, Node, Pod, PoolKey, Service, pool_of_labels
 
 SURVEY_SECONDS = 20.0
 """How long it is believed what others' pods took of a node."""
+
+ABSENT_SECONDS = 2.0
+"""How long a name is believed to be free: until what is made there has been made, and no longer."""
+TAKEN_SECONDS = 10.0
+"""How long a name is believed to be somebody else's."""
 
 ChildKey = tuple[Resource, str]
 """A child of the pool by its kind and name."""
@@ -27,6 +33,25 @@ class Sent:
 
     intent: str
     mark: str
+
+
+class ObjectName(NamedTuple):
+    """An object that may exist, and need not be ours."""
+
+    resource: Resource
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.resource.kind} {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What was found at a name at `at`: an object that is not watched, or None where there is none."""
+
+    at: datetime
+    metadata: ObjectMeta | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +71,7 @@ class Memory:
     absent_since: dict[str, datetime] = field(default_factory=dict[str, datetime])
     drain_since: dict[str, datetime] = field(default_factory=dict[str, datetime])
     surveys: dict[str, Survey] = field(default_factory=dict[str, Survey])
+    lookups: dict[ObjectName, Lookup] = field(default_factory=dict[ObjectName, Lookup])
     pool_nodes: dict[str, InstancePoolNode] = field(default_factory=dict[str, InstancePoolNode])
     """By uid, as the last reconcile left them."""
 
@@ -76,12 +102,18 @@ class Observed:
     nodes: Mapping[str, Node] = field(default_factory=dict[str, Node])
     namespace_labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     workloads: tuple[WasmWorkload, ...] = ()
+    services: tuple[Service, ...] = ()
+    endpoint_slices: tuple[ObjectMeta, ...] = ()
+    network_policies: tuple[ObjectMeta, ...] = ()
+    lookups: Mapping[ObjectName, Lookup] = field(default_factory=dict[ObjectName, Lookup])
     huge_page_requests: Mapping[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
     """Bytes by node and resource, of the pods of all other pools, and of others' pods on the nodes in `surveyed`."""
     surveyed: frozenset[str] = frozenset()
     """Nodes of which it is known what pods that wasmpool did not make take; nobody else's pods are watched."""
     promised: Mapping[str, Mapping[Claim, int] | None] = field(default_factory=dict[str, Mapping[Claim, int] | None])
     """By the name of the InstancePoolNode."""
+    listening: Mapping[str, frozenset[str] | None] = field(default_factory=dict[str, frozenset[str] | None])
+    """Uids of workloads that its agent may be running, by the name of the InstancePoolNode; None: nobody knows."""
     sent: Mapping[ChildKey, Sent] = field(default_factory=dict[ChildKey, Sent])
     absent_since: Mapping[str, datetime] = field(default_factory=dict[str, datetime])
     drain_since: Mapping[str, datetime] = field(default_factory=dict[str, datetime])
@@ -130,9 +162,14 @@ def observe(cache: Cache, memory: Memory, key: PoolKey, now: datetime) -> Observ
         nodes={node.metadata.name: node for node in cache.nodes},
         namespace_labels={it.metadata.name: it.metadata.labels for it in cache.namespaces},
         workloads=tuple(it for it in cache.workloads.of_pool(key) if it.metadata.deletion_timestamp is None),
+        services=cache.services.of_pool(key),
+        endpoint_slices=tuple(it.metadata for it in cache.endpoint_slices.of_pool(key)),
+        network_policies=tuple(it.metadata for it in cache.network_policies.of_pool(key)),
+        lookups=dict(memory.lookups),
         huge_page_requests=huge_page_requests,
         surveyed=frozenset(memory.surveys),
         promised={it.metadata.name: memory.ledger.promised(it) for it in pool_nodes},
+        listening={it.metadata.name: memory.ledger.workloads(it) for it in pool_nodes},
         sent=dict(memory.sent),
         absent_since=dict(memory.absent_since),
         drain_since=dict(memory.drain_since),
@@ -154,6 +191,13 @@ def _remember(memory: Memory, pool_nodes: Iterable[InstancePoolNode], pods: Iter
         del memory.absent_since[name]
     for name in [name for name, survey in memory.surveys.items() if (now - survey.at).total_seconds() > SURVEY_SECONDS]:
         del memory.surveys[name]
+    for looked in [it for it, found in memory.lookups.items() if _outlived(found, now)]:
+        del memory.lookups[looked]
+
+
+def _outlived(lookup: Lookup, now: datetime) -> bool:
+    believed = ABSENT_SECONDS if lookup.metadata is None else TAKEN_SECONDS
+    return (now - lookup.at).total_seconds() > believed
 
 
 def _vanished(memory: Memory, pool_nodes: Iterable[InstancePoolNode]) -> tuple[InstancePoolNode, ...]:

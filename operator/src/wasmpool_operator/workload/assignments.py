@@ -26,10 +26,16 @@ Sheet = Mapping[str, Sequence[Assignment]]
 
 
 class Sheets:
-    """Collects the assignments of all workloads, node by node."""
+    """Collects the assignments of all workloads, node by node. `ports`: of http workloads, by uid."""
 
-    def __init__(self) -> None:
+    def __init__(self, ports: Mapping[str, int] | None = None) -> None:
         self._nodes: dict[str, list[Assignment]] = defaultdict(list)
+        self._holders: dict[str, set[str]] = defaultdict(set)
+        self._ports = ports or {}
+
+    def nodes_of(self, uid: str) -> frozenset[str]:
+        """Where the workload is to run, or may."""
+        return frozenset(self._holders.get(uid, ()))
 
     def reserve(
         self, assessment: Assessment, revision: str, slots: Mapping[str, int], indexes: Mapping[str, frozenset[int]]
@@ -39,10 +45,10 @@ class Sheets:
             given = indexes.get(node, frozenset())
             self._add(node, assessment, revision, slots=count, indexes=format_indexes(given) if given else "")
 
-    def idle(self, assessment: Assessment, nodes: Iterable[str]) -> None:
+    def idle(self, assessment: Assessment, nodes: Iterable[str], revision: str = "") -> None:
         """Without a slot: to borrow by its burst, or because a node that refused it must go on saying so."""
         for node in nodes:
-            self._add(node, assessment, assessment.revision.name, slots=0, indexes="")
+            self._add(node, assessment, revision or assessment.revision.name, slots=0, indexes="")
 
     def inspect(self, assessment: Assessment, node: str) -> None:
         """Fetch and measure the module, holding no slot."""
@@ -72,6 +78,8 @@ class Sheets:
 
     def _add(self, node: str, assessment: Assessment, revision: str, *, slots: int, indexes: str) -> None:
         metadata, spec = assessment.workload.metadata, assessment.workload.spec
+        self._holders[metadata.uid].add(node)
+        serves = spec.run.http is not None
         self._nodes[node].append(
             Assignment(
                 uid=metadata.uid,
@@ -79,9 +87,11 @@ class Sheets:
                 name=metadata.name,
                 revision=revision,
                 slots=slots,
-                burst=spec.burst,
+                burst=spec.burst if serves else 0,
                 priority=spec.priority,
+                port=self._ports.get(metadata.uid, 0) if serves else 0,
                 indexes=indexes,
+                outdated=serves and assessment.admitted and revision != assessment.revision.name,
             )
         )
 

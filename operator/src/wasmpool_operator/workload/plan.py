@@ -1,18 +1,22 @@
 """All workloads of one pool: assessed, placed, and written down. Pure: a snapshot in, actions out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from wasmpool_api.instance_pool import InstancePool, PoolWorkloads
 from wasmpool_api.instance_pool_node import InstancePoolNode
 from wasmpool_api.placement import PATIENCE_SECONDS, Claim, NamespaceLimit, Node, NodeState, Placement, Request, place
-from wasmpool_api.reasons import Waiting
+from wasmpool_api.reasons import Refusal, Waiting
 from wasmpool_operator.actions import Action
 from wasmpool_operator.pool.members import Member
-from wasmpool_operator.pool.observe import Observed
+from wasmpool_operator.pool.observe import TAKEN_SECONDS, ObjectName, Observed
+from wasmpool_operator.serving.fronts import Fronts, fronts_of
+from wasmpool_operator.serving.names import Names
+from wasmpool_operator.serving.plan import ServingPlan, alive, plan_serving
 from wasmpool_operator.workload import revisions, tenancy
 from wasmpool_operator.workload.assess import Assessment, assess
 from wasmpool_operator.workload.assignments import Sheets, inspection_node, patches
+from wasmpool_operator.workload.borrowing import borrowers
 from wasmpool_operator.workload.completions import Completions, completions_of, deal
 from wasmpool_operator.workload.demand import completion_requests, service_requests
 from wasmpool_operator.workload.reports import Index, index_of, index_of_vanished
@@ -24,7 +28,8 @@ class WorkloadPlan:
     """What to do about a pool's workloads.
 
     `records`: statuses that must be written before any assignment changes, because an assignment's end makes an agent
-    forget what they remember. `moving` and `pinned`: see `pool.plan.replacement_deletions`.
+    forget what they remember. `moving` and `pinned`: see `pool.plan.replacement_deletions`. `to_look_up`: names that
+    have to be known before all of this can be done.
     """
 
     revisions: Sequence[Action] = ()
@@ -32,6 +37,8 @@ class WorkloadPlan:
     assignments: Sequence[Action] = ()
     statuses: Sequence[Action] = ()
     garbage: Sequence[Action] = ()
+    serving: ServingPlan = field(default_factory=ServingPlan)
+    to_look_up: frozenset[ObjectName] = frozenset()
     counts: PoolWorkloads = field(default_factory=lambda: PoolWorkloads(admitted=0, waiting=0, refused=0))
     moving: frozenset[str] = frozenset()
     pinned: frozenset[str] = frozenset()
@@ -47,7 +54,6 @@ def plan_workloads(
 ) -> WorkloadPlan:
     """`replacing`: nodes whose agent is about to be replaced. `gone_nodes`: InstancePoolNodes that are about to go."""
     pool = observed.pool
-    alive = pool is not None and pool.metadata.deletion_timestamp is None
     index, vanished = index_of(members), index_of_vanished(observed.vanished)
     states = {member.name: member.state(draining=member.name in replacing) for member in members}
     leaving = frozenset(
@@ -78,8 +84,11 @@ def plan_workloads(
         for it in assessments
         if it.workload.spec.runs_to_completion
     }
-    if pool is None or not alive:
-        return _without_pool(observed, assessments, counted, index)
+    names = Names(observed)
+    fronts = fronts_of(observed, names, {it.workload.metadata.uid for it in assessments if it.admitted})
+    if pool is None or not alive(pool):
+        return _without_pool(observed, members, assessments, counted, index, fronts, names)
+    assessments = [_fronted(it, fronts) for it in assessments]
     requests = {it.workload.metadata.uid: _requests(it, index, counted, observed) for it in assessments}
     nodes = [_node(pool, member, states[member.name], observed) for member in staying]
     placements = place(
@@ -88,9 +97,16 @@ def plan_workloads(
         [request for found in requests.values() for request in found],
         _limits(observed, pool, nodes, assessments),
     )
-    sheets = _sheets(assessments, requests, placements, counted, index, staying, states)
-    standings = [_standing(it, requests[it.workload.metadata.uid], placements, counted, index) for it in assessments]
-    return _assembled(observed, pool, members, staying, standings, sheets, requests, placements, states, replacing)
+    sheets = _sheets(fronts, assessments, requests, placements, counted, index, staying, states)
+    serving = plan_serving(observed, fronts, names, members, sheets, index)
+    standings = [
+        _standing(it, requests[it.workload.metadata.uid], placements, counted, index, serving) for it in assessments
+    ]
+    found = _assembled(observed, pool, members, staying, standings, sheets, requests, placements, states, replacing)
+    rechecks = [it for it in (found.recheck_seconds, _recheck_names(assessments)) if it is not None]
+    return replace(
+        found, serving=serving, to_look_up=frozenset(names.to_look_up), recheck_seconds=min(rechecks, default=None)
+    )
 
 
 def _requests(
@@ -100,7 +116,8 @@ def _requests(
     held = index.held(uid)
     if uid in counted:
         return completion_requests(assessment, counted[uid], held, observed.now)
-    running = {revision: index.running(uid, revision) for revision in {*held, assessment.revision.name}}
+    serves = assessment.workload.spec.run.http is not None
+    running = {revision: index.running(uid, revision, serves=serves) for revision in {*held, assessment.revision.name}}
     return service_requests(assessment, held, running, observed.now)
 
 
@@ -112,7 +129,22 @@ def _withdrawn(assessment: Assessment, index: Index) -> frozenset[str]:
     return frozenset(place.member.name for place in index.places.get(uid, ())) - assessment.refusing
 
 
+def _fronted(assessment: Assessment, fronts: Fronts) -> Assessment:
+    """One that can't be reached may not run either: nobody would get an answer of it."""
+    front = fronts.by_uid.get(assessment.workload.metadata.uid)
+    if front is None or front.hindrance is None or not assessment.admitted:
+        return assessment
+    return replace(assessment, admission=front.hindrance)
+
+
+def _recheck_names(assessments: Sequence[Assessment]) -> float | None:
+    """Others' objects are not watched: whether one that is in the way has gone is seen by looking."""
+    blocked = any(it.admission.reason in {Refusal.SERVICE_CONFLICT, Waiting.NO_FREE_PORT} for it in assessments)
+    return TAKEN_SECONDS if blocked else None
+
+
 def _sheets(
+    fronts: Fronts,
     assessments: Sequence[Assessment],
     requests: Mapping[str, Sequence[Request]],
     placements: Mapping[Claim, Placement],
@@ -121,7 +153,7 @@ def _sheets(
     members: Sequence[Member],
     states: Mapping[str, NodeState],
 ) -> Sheets:
-    sheets = Sheets()
+    sheets = Sheets(fronts.ports)
     for it in assessments:
         uid = it.workload.metadata.uid
         taken: set[str] = set()
@@ -133,8 +165,10 @@ def _sheets(
                 taken.update(slots)
         if it.refusing:
             sheets.idle(it, sorted(it.refusing - taken))
-        elif it.admitted and not it.workload.spec.instances and it.workload.spec.burst:
-            sheets.idle(it, [node.name for node in members if states[node.name] is NodeState.READY])
+        else:
+            found = borrowers(it, index.places.get(uid, ()), index.reports.get(uid, ()), members, states)
+            for revision, nodes in found.items():
+                sheets.idle(it, [name for name in nodes if name not in taken], revision)
         over = uid in counted and counted[uid].finished and counted[uid].total
         if it.inspect and not over:
             node = inspection_node(it, index.places.get(uid, ()), members, states)
@@ -149,6 +183,7 @@ def _standing(
     placements: Mapping[Claim, Placement],
     counted: Mapping[str, Completions],
     index: Index,
+    serving: ServingPlan,
 ) -> Standing:
     uid = assessment.workload.metadata.uid
     slots = {request.claim.revision: placements[request.claim].slots for request in requests}
@@ -159,6 +194,7 @@ def _standing(
         shortfall=placements[target].shortfall if target in placements else None,
         reports=tuple(index.reports.get(uid, ())),
         completions=counted.get(uid),
+        address=serving.addresses.get(uid, ""),
     )
 
 
@@ -205,9 +241,16 @@ def _assembled(
 
 
 def _without_pool(
-    observed: Observed, assessments: Sequence[Assessment], counted: Mapping[str, Completions], index: Index
+    observed: Observed,
+    members: Sequence[Member],
+    assessments: Sequence[Assessment],
+    counted: Mapping[str, Completions],
+    index: Index,
+    fronts: Fronts,
+    names: Names,
 ) -> WorkloadPlan:
     """Without a pool (or with one that is going) nothing is assigned; every workload is told so."""
+    serving = plan_serving(observed, fronts, names, members, Sheets(), index)
     standings = [
         Standing(
             assessment=it,
@@ -215,11 +258,17 @@ def _without_pool(
             shortfall=None,
             reports=tuple(index.reports.get(it.workload.metadata.uid, ())),
             completions=counted.get(it.workload.metadata.uid),
+            address=serving.addresses.get(it.workload.metadata.uid, ""),
         )
         for it in assessments
     ]
     actions = [status_action(standing, observed.now) for standing in standings]
-    return WorkloadPlan(statuses=[action for action in actions if action is not None], counts=_counts(standings))
+    return WorkloadPlan(
+        statuses=[action for action in actions if action is not None],
+        serving=serving,
+        to_look_up=frozenset(names.to_look_up),
+        counts=_counts(standings),
+    )
 
 
 def _node(pool: InstancePool, member: Member, state: NodeState, observed: Observed) -> Node:

@@ -32,10 +32,10 @@ class Index:
     reports: Mapping[str, tuple[Report, ...]]
     places: Mapping[str, tuple[Place, ...]]
 
-    def running(self, uid: str, revision: str) -> dict[str, int]:
-        """Instances that run now, per node."""
+    def running(self, uid: str, revision: str, *, serves: bool) -> dict[str, int]:
+        """Instances that run now, per node. `serves`: see `running_instances`."""
         return {
-            report.member.name: running_instances(report.entry)
+            report.member.name: running_instances(report.entry, serves=serves)
             for report in self.reports.get(uid, ())
             if report.current and report.entry.revision == revision
         }
@@ -74,8 +74,13 @@ def index_of_vanished(pool_nodes: Iterable[InstancePoolNode]) -> Index:
     )
 
 
-def running_instances(entry: NodeWorkload) -> int:
-    """How many of its slots do their work. An agent may publish `usedSlots` late, never the state."""
+def running_instances(entry: NodeWorkload, *, serves: bool) -> int:
+    """How many of its slots do their work. An agent may publish `usedSlots` late, never the state.
+
+    `serves`: an http workload, of which every slot does its work that can take a request, used or not.
+    """
     if entry.state is not WorkloadState.RUNNING:
         return 0
+    if serves:
+        return entry.reserved_slots
     return min(entry.used_slots or entry.reserved_slots, entry.reserved_slots or entry.used_slots)

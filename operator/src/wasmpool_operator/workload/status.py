@@ -14,6 +14,7 @@ from wasmpool_api.wasm_workload import WasmWorkloadStatus, WorkloadInstances, Wo
 from wasmpool_operator.actions import WriteStatus
 from wasmpool_operator.conditions import Finding, Truth, condition_of, merged
 from wasmpool_operator.workload.assess import Assessment
+from wasmpool_operator.workload.borrowing import borrows_only
 from wasmpool_operator.workload.completions import Completions
 from wasmpool_operator.workload.reports import Report, running_instances
 
@@ -22,13 +23,22 @@ NODES_SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is known of a workload after placement. `slots`: by revision and node, as the specs will have them."""
+    """What is known of a workload after placement. `slots`: by revision and node, as the specs will have them.
+
+    `address`: where its Service is, once there is one.
+    """
 
     assessment: Assessment
     slots: Mapping[str, Mapping[str, int]]
     shortfall: Shortfall | None
     reports: tuple[Report, ...]
     completions: Completions | None
+    address: str = ""
+
+    @property
+    def serves(self) -> bool:
+        """Whether it answers requests."""
+        return self.assessment.workload.spec.run.http is not None
 
     @property
     def reserved(self) -> int:
@@ -86,6 +96,7 @@ def status_of(standing: Standing, now: datetime) -> WasmWorkloadStatus:
         module=assessment.module or workload.status.module,
         nodes=_nodes(standing),
         completions=standing.completions.text if standing.completions is not None else "",
+        address=standing.address,
         conditions=merged(workload.status.conditions, findings, generation=workload.metadata.generation, now=now),
     )
 
@@ -119,7 +130,7 @@ def _running(standing: Standing) -> int:
     for report in standing.reports:
         if report.current:
             slots = standing.slots.get(report.entry.revision, {}).get(report.member.name, 0)
-            total += min(slots, running_instances(report.entry))
+            total += min(slots, running_instances(report.entry, serves=standing.serves))
     return total
 
 
@@ -203,6 +214,8 @@ def _ready(standing: Standing, reserved: Finding) -> Finding:
     desired = assessment.workload.spec.instances
     if completions is not None:
         desired = max(0, min(standing.reserved, desired)) or 1
+    if borrows_only(assessment):
+        return _ready_to_borrow(standing)
     if assessment.admitted and completions is None and not desired:
         return Finding("Ready", Truth.TRUE, RolloutReason.SCALED_TO_ZERO, "no instances wanted")
     message = f"{running} of {desired} running"
@@ -218,11 +231,27 @@ def _ready(standing: Standing, reserved: Finding) -> Finding:
     return Finding("Ready", Truth.FALSE, *_progress(standing, message))
 
 
+def _ready_to_borrow(standing: Standing) -> Finding:
+    """Of one that has no slot of its own: ready where a node would answer."""
+    admission = standing.assessment.admission
+    running = (it for it in standing.reports if it.current and it.entry.state is WorkloadState.RUNNING)
+    nodes = len({it.member.name for it in running})
+    message = f"{nodes} {'node' if nodes == 1 else 'nodes'} serving with borrowed slots"
+    if nodes:
+        return Finding("Ready", Truth.TRUE, Outcome.RUNNING, message)
+    if admission.truth is not Truth.TRUE:
+        return Finding("Ready", admission.truth, admission.reason, admission.message)
+    trouble = _trouble(standing)
+    if trouble is not None:
+        return Finding("Ready", Truth.FALSE, trouble[0], f"{message}; {trouble[1]}")
+    return Finding("Ready", Truth.FALSE, *_progress(standing, message))
+
+
 def _trouble(standing: Standing) -> tuple[str, str] | None:
     """What an agent complains of."""
     for report in standing.reports:
         entry = report.entry
-        wanted = entry.revision in standing.slots and report.member.fresh
+        wanted = _is_assigned(standing, entry.revision) and report.member.fresh
         failed = entry.state in {WorkloadState.BACK_OFF, WorkloadState.REFUSED, WorkloadState.FAILED}
         if wanted and (failed or entry.reason in TEMPORARY):
             reason = entry.reason or (Outcome.BACK_OFF if entry.state is WorkloadState.BACK_OFF else Outcome.FAILED)
@@ -233,7 +262,7 @@ def _trouble(standing: Standing) -> tuple[str, str] | None:
 
 def _progress(standing: Standing, message: str) -> tuple[str, str]:
     """The reason, and the message with what the agent says of it: whose turn comes before, say."""
-    reports = [it for it in standing.reports if it.current and it.entry.revision in standing.slots]
+    reports = [it for it in standing.reports if it.current and _is_assigned(standing, it.entry.revision)]
     for state, reason in (
         (WorkloadState.PULLING, Progress.PULLING),
         (WorkloadState.COMPILING, Progress.COMPILING),
@@ -243,6 +272,12 @@ def _progress(standing: Standing, message: str) -> tuple[str, str]:
             said = [f"{message}; node {it.member.name}: {it.entry.message}" for it in found if it.entry.message]
             return reason, said[0] if said else message
     return Progress.STARTING, message
+
+
+def _is_assigned(standing: Standing, revision: str) -> bool:
+    """Whether nodes are to run it, with slots or by borrowing."""
+    borrowing = borrows_only(standing.assessment) and revision == standing.assessment.revision.name
+    return borrowing or revision in standing.slots
 
 
 def _finished(standing: Standing, completions: Completions, reserved: Finding) -> Finding:
