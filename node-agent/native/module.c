@@ -80,7 +80,8 @@ static int execute(PyObject *module) {
     Py_DECREF(stacks);
     if (PyModule_AddIntConstant(module, "GUARDED_RESERVATION_BYTES", (long)GUARDED_RESERVATION_BYTES) != 0 ||
         PyModule_AddIntConstant(module, "GUARDED_GUARD_BYTES", (long)GUARDED_GUARD_BYTES) != 0 ||
-        PyModule_AddIntConstant(module, "SLOTS_MAX", (long)SLOTS_MAX) != 0)
+        PyModule_AddIntConstant(module, "SLOTS_MAX", (long)SLOTS_MAX) != 0 ||
+        PyModule_AddIntConstant(module, "QUOTAS_MAX", (long)QUOTAS_MAX) != 0)
         return -1;
     return 0;
 }

@@ -43,19 +43,26 @@ static void table_dealloc(PyObject *self) {
     Py_DECREF(type);
 }
 
+static PyObject *view_tuple(const struct quota_view *view) {
+    return Py_BuildValue("IIIII", view->reserved, view->burst, view->used, view->borrowed, view->unreserved);
+}
+
 static PyObject *table_take(PyObject *self, PyObject *const *args, Py_ssize_t count) {
     struct slot_table *table = slot_table_of(self);
     uint32_t worker, strategy, index;
     uint64_t workload, module;
     bool affine;
+    struct quota_view view;
     if (table == NULL || !arguments("take", count, 4) || !to_u32(args[0], &worker) || !to_u64(args[1], &workload) ||
         !to_u64(args[2], &module) || !to_u32(args[3], &strategy))
         return NULL;
     if (strategy >= STRATEGIES)
         return PyErr_Format(PyExc_ValueError, "strategy is %u, 0 to %d is wanted", strategy, STRATEGIES - 1);
-    int error = slot_table_take(table, worker, workload, module, (enum slot_strategy)strategy, &index, &affine);
+    int error = slot_table_take(table, worker, workload, module, (enum slot_strategy)strategy, &index, &affine, &view);
     if (error == ENOSPC)
         Py_RETURN_NONE;
+    if (error == EDQUOT)
+        return view_tuple(&view);
     if (error != 0)
         return os_error(error);
     return Py_BuildValue("IO", index, affine ? Py_True : Py_False);
@@ -106,6 +113,52 @@ static PyObject *table_reclaim(PyObject *self, PyObject *args) {
     mapping_drop(mapping);
     Py_END_ALLOW_THREADS
     return error != 0 ? os_error(error) : PyLong_FromUnsignedLong(reclaimed);
+}
+
+static PyObject *table_set_quota(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    struct slot_table *table = slot_table_of(self);
+    uint64_t workload;
+    uint32_t reserved, burst;
+    if (table == NULL || !arguments("set_quota", count, 3) || !to_u64(args[0], &workload) ||
+        !to_u32(args[1], &reserved) || !to_u32(args[2], &burst))
+        return NULL;
+    int error = slot_table_set_quota(table, workload, reserved, burst);
+    if (error != 0)
+        return os_error(error);
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_clear_quota(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    struct slot_table *table = slot_table_of(self);
+    uint64_t workload;
+    if (table == NULL || !arguments("clear_quota", count, 1) || !to_u64(args[0], &workload))
+        return NULL;
+    int error = slot_table_clear_quota(table, workload);
+    if (error != 0)
+        return os_error(error);
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_quota(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    struct slot_table *table = slot_table_of(self);
+    uint64_t workload;
+    struct quota_view view;
+    if (table == NULL || !arguments("quota", count, 1) || !to_u64(args[0], &workload))
+        return NULL;
+    int error = slot_table_quota(table, workload, &view);
+    if (error == ENOENT)
+        Py_RETURN_NONE;
+    return error != 0 ? os_error(error) : view_tuple(&view);
+}
+
+static PyObject *table_used_by(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    struct slot_table *table = slot_table_of(self);
+    uint64_t workload;
+    struct quota_view view;
+    if (table == NULL || !arguments("used_by", count, 1) || !to_u64(args[0], &workload))
+        return NULL;
+    int error = slot_table_quota(table, workload, &view);
+    return error != 0 && error != ENOENT ? os_error(error) : PyLong_FromUnsignedLong(view.used);
 }
 
 static PyObject *table_counts(PyObject *self, PyObject *unused) {
@@ -205,12 +258,20 @@ static PyObject *table_slots(PyObject *self, void *unused) {
 #define FAST(function) ((PyCFunction)(void (*)(void))(function))
 static PyMethodDef methods[] = {
     {"take", FAST(table_take), METH_FASTCALL,
-     PyDoc_STR("take(worker, workload, module, strategy): (index, affine), or None if nothing is free")},
+     PyDoc_STR("take(worker, workload, module, strategy): (index, affine); None: nothing is free; as quota(): it allows "
+               "no more")},
     {"release", FAST(table_release), METH_FASTCALL,
      PyDoc_STR("release(index, worker): gives a wiped slot back; OSError(EPERM) if the worker does not hold it")},
     {"quarantine", FAST(table_quarantine), METH_FASTCALL, PyDoc_STR("quarantine(index): never given out again")},
     {"reclaim", table_reclaim, METH_VARARGS,
      PyDoc_STR("reclaim(worker, region, slot_bytes): wipes and frees what a dead worker held, and counts it")},
+    {"set_quota", FAST(table_set_quota), METH_FASTCALL,
+     PyDoc_STR("set_quota(workload, reserved, burst): OSError(ENOSPC): others have reserved that; EDQUOT: too many")},
+    {"clear_quota", FAST(table_clear_quota), METH_FASTCALL, PyDoc_STR("clear_quota(workload): nothing if it has none")},
+    {"quota", FAST(table_quota), METH_FASTCALL,
+     PyDoc_STR("quota(workload): (reserved, burst, used, borrowed by all, unreserved by any), or None")},
+    {"used_by", FAST(table_used_by), METH_FASTCALL,
+     PyDoc_STR("used_by(workload): slots that it holds, with a quota or without")},
     {"counts", table_counts, METH_NOARGS, PyDoc_STR("counts(): (free, used, wiping, unknown, quarantined)")},
     {"owned_by", FAST(table_owned_by), METH_FASTCALL, PyDoc_STR("owned_by(worker): the indices it holds")},
     {"record", FAST(table_record), METH_FASTCALL,

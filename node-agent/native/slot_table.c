@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MAGIC UINT64_C(0x31306c6f6f707377) /* "wspool01" */
+#define MAGIC UINT64_C(0x32306c6f6f707377) /* "wspool02" */
 
 struct header {
     uint64_t magic;
@@ -23,6 +23,20 @@ struct header {
     uint32_t unknown_count;
     uint64_t recoveries;
     uint64_t random;
+    /* Derived, as the counts above are. */
+    uint64_t reserved; /* sum over all quotas */
+    uint32_t quarantined;
+    uint32_t borrowed;
+    uint32_t quotas;
+};
+
+/* Alive while `workload` is not 0: it is written after the limits, and they in one piece, for whoever is killed meanwhile. */
+struct quota_entry {
+    _Atomic uint64_t workload;
+    _Atomic uint64_t limits; /* reserved, and burst in the upper half */
+    uint32_t used;           /* derived */
+    uint16_t next;           /* derived: the number, plus 1, of the next one in its bucket, or 0 */
+    uint16_t padding[5];
 };
 
 /* `tag` is the low half of the record's module, so that looking for affinity reads the stack alone. */
@@ -38,6 +52,8 @@ struct slot_table {
     struct header *header;
     struct slot_record *records;
     struct free_entry *stack; /* [0] is free for longest, [free_count - 1] was freed last */
+    struct quota_entry *quotas;
+    uint16_t *buckets; /* derived: the first one of each, as in quota_entry.next */
 };
 
 #define HEADER_BYTES 4096u
@@ -47,11 +63,13 @@ struct slot_table {
 #define LOCK_SECONDS 10
 
 _Static_assert(sizeof(struct header) <= HEADER_BYTES, "the header is one page");
+_Static_assert(sizeof(struct quota_entry) == 32, "as the picture says");
 _Static_assert(sizeof(struct slot_record) == 64, "a record is one cache line");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LONG_LOCK_FREE == 2, "atomics work between processes");
 
 static size_t table_bytes(uint32_t slots) {
-    return HEADER_BYTES + (size_t)slots * (sizeof(struct slot_record) + sizeof(struct free_entry));
+    return HEADER_BYTES + (size_t)slots * (sizeof(struct slot_record) + sizeof(struct free_entry)) +
+           QUOTAS_MAX * (sizeof(struct quota_entry) + sizeof(uint16_t));
 }
 
 static enum slot_state state_of(const struct slot_table *table, uint32_t index) {
@@ -66,7 +84,97 @@ static uint32_t tag_of(uint64_t module) {
     return (uint32_t)module;
 }
 
-/* Brings records into a state that I1 to I5 allow, and makes the free stack and the counts anew. Runs under the lock.
+static bool held(enum slot_state state) {
+    return state == SLOT_USED || state == SLOT_WIPING;
+}
+
+static uint64_t workload_of(const struct quota_entry *quota) {
+    return atomic_load_explicit(&quota->workload, memory_order_relaxed);
+}
+
+static uint32_t reserved_of(const struct quota_entry *quota) {
+    return (uint32_t)atomic_load_explicit(&quota->limits, memory_order_relaxed);
+}
+
+static uint32_t burst_of(const struct quota_entry *quota) {
+    return (uint32_t)(atomic_load_explicit(&quota->limits, memory_order_relaxed) >> 32);
+}
+
+static uint16_t *bucket_of(const struct slot_table *table, uint64_t workload) {
+    return &table->buckets[(workload * UINT64_C(0x9e3779b97f4a7c15)) >> 52];
+}
+
+_Static_assert(QUOTAS_MAX == 1u << (64 - 52), "a hash is a bucket");
+
+/* NULL: the workload has none. At most QUOTAS_MAX steps, even if another process has made the chain a ring. */
+static struct quota_entry *find_quota(const struct slot_table *table, uint64_t workload) {
+    uint32_t number = *bucket_of(table, workload);
+    for (uint32_t steps = 0; number != 0 && number <= QUOTAS_MAX && steps < QUOTAS_MAX; steps++) {
+        struct quota_entry *quota = &table->quotas[number - 1];
+        if (workload_of(quota) == workload)
+            return quota;
+        number = quota->next;
+    }
+    return NULL;
+}
+
+static void link_quota(struct slot_table *table, struct quota_entry *quota) {
+    uint16_t *bucket = bucket_of(table, workload_of(quota));
+    quota->next = *bucket;
+    *bucket = (uint16_t)(quota - table->quotas + 1);
+    table->header->quotas++;
+    table->header->reserved += reserved_of(quota);
+}
+
+/* One more of the workload's slots is held; `quota` is NULL if it has none. */
+static void count_taken(struct slot_table *table, struct quota_entry *quota) {
+    if (quota == NULL || quota->used++ >= reserved_of(quota))
+        table->header->borrowed++;
+}
+
+/* I6, and the sums over all quotas, from the records and the limits. */
+static void recount(struct slot_table *table) {
+    struct header *header = table->header;
+    memset(table->buckets, 0, QUOTAS_MAX * sizeof *table->buckets);
+    header->quotas = header->borrowed = header->quarantined = 0;
+    header->reserved = 0;
+    for (uint32_t i = 0; i < QUOTAS_MAX; i++) {
+        struct quota_entry *quota = &table->quotas[i];
+        quota->used = 0;
+        if (workload_of(quota) != 0)
+            link_quota(table, quota);
+    }
+    for (uint32_t i = 0; i < table->slots; i++) {
+        enum slot_state state = state_of(table, i);
+        if (held(state))
+            count_taken(table, find_quota(table, table->records[i].workload));
+        header->quarantined += state == SLOT_QUARANTINED;
+    }
+}
+
+/* The slot is held no more. */
+static void count_given_back(struct slot_table *table, struct quota_entry *quota) {
+    if (table->header->borrowed == 0 && (quota == NULL || quota->used == 0 || quota->used > reserved_of(quota)))
+        recount(table); /* not what it should be */
+    else if (quota == NULL || quota->used-- > reserved_of(quota))
+        table->header->borrowed--;
+}
+
+/* Of those that can be used. */
+static uint32_t unreserved(const struct slot_table *table) {
+    const struct header *header = table->header;
+    uint32_t usable = header->quarantined < table->slots ? table->slots - header->quarantined : 0;
+    return header->reserved < usable ? usable - (uint32_t)header->reserved : 0;
+}
+
+static bool quota_allows(const struct slot_table *table, const struct quota_entry *quota) {
+    uint32_t reserved = reserved_of(quota);
+    if (quota->used < reserved)
+        return true;
+    return quota->used - reserved < burst_of(quota) && table->header->borrowed < unreserved(table);
+}
+
+/* Brings records into a state that I1 to I5 allow, and makes the free stack, the counts and I6 anew. Runs under the lock.
  * May itself be killed at any point: it only moves records towards a good state, and the next one starts over. */
 static void recover(struct slot_table *table) {
     struct header *header = table->header;
@@ -91,16 +199,24 @@ static void recover(struct slot_table *table) {
     }
     header->free_count = free_count;
     header->unknown_count = unknown_count;
+    recount(table);
+}
+
+static int wait_for(pthread_mutex_t *mutex) {
+#if defined(__SANITIZE_THREAD__)
+    return pthread_mutex_lock(mutex); /* ThreadSanitizer does not see that timedlock takes a dead owner's lock */
+#else
+    struct timespec deadline;
+    clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_sec += LOCK_SECONDS;
+    return pthread_mutex_timedlock(mutex, &deadline);
+#endif
 }
 
 static int lock(struct slot_table *table) {
     int error = pthread_mutex_trylock(&table->header->mutex);
-    if (error == EBUSY) {
-        struct timespec deadline;
-        clock_gettime(CLOCK_REALTIME, &deadline);
-        deadline.tv_sec += LOCK_SECONDS;
-        error = pthread_mutex_timedlock(&table->header->mutex, &deadline); /* known to ThreadSanitizer; clocklock is not */
-    }
+    if (error == EBUSY)
+        error = wait_for(&table->header->mutex);
     if (error == EOWNERDEAD) {
         table->header->recoveries++;
         recover(table);
@@ -130,6 +246,8 @@ static int map(int fd, uint32_t slots, struct slot_table **table) {
     made->header = (struct header *)base;
     made->records = (struct slot_record *)(base + HEADER_BYTES);
     made->stack = (struct free_entry *)(base + HEADER_BYTES + (size_t)slots * sizeof(struct slot_record));
+    made->quotas = (struct quota_entry *)(made->stack + slots);
+    made->buckets = (uint16_t *)(made->quotas + QUOTAS_MAX);
     atomic_init(&made->owners, 1);
     *table = made;
     return 0;
@@ -252,6 +370,16 @@ static void give(struct slot_table *table, uint32_t index, uint32_t worker, uint
     set_state(table, index, SLOT_USED);
 }
 
+static struct quota_view view_of(const struct slot_table *table, const struct quota_entry *quota) {
+    struct quota_view view = {.borrowed = table->header->borrowed, .unreserved = unreserved(table)};
+    if (quota != NULL) {
+        view.reserved = reserved_of(quota);
+        view.burst = burst_of(quota);
+        view.used = quota->used;
+    }
+    return view;
+}
+
 static bool take_unknown(struct slot_table *table, uint32_t *index) {
     if (table->header->unknown_count == 0)
         return false;
@@ -266,18 +394,27 @@ static bool take_unknown(struct slot_table *table, uint32_t *index) {
 }
 
 int slot_table_take(struct slot_table *table, uint32_t worker, uint64_t workload, uint64_t module,
-                    enum slot_strategy strategy, uint32_t *index, bool *affine) {
+                    enum slot_strategy strategy, uint32_t *index, bool *affine, struct quota_view *view) {
     int error = lock(table);
     if (error != 0)
         return error;
+    struct header *header = table->header;
+    struct quota_entry *quota = header->quotas != 0 ? find_quota(table, workload) : NULL;
+    if (quota != NULL && !quota_allows(table, quota)) {
+        if (view != NULL)
+            *view = view_of(table, quota);
+        unlock(table);
+        return EDQUOT;
+    }
     bool mended = false;
-    while (table->header->free_count > 0) {
+    while (header->free_count > 0) {
         uint32_t position = choose(table, strategy, module);
         uint32_t found = table->stack[position].index;
         if (found < table->slots && state_of(table, found) == SLOT_FREE) {
             *index = found;
             *affine = module != 0 && table->records[found].module == module;
             give(table, found, worker, workload, module);
+            count_taken(table, quota);
             unstack(table, position);
             unlock(table);
             return 0;
@@ -292,15 +429,12 @@ int slot_table_take(struct slot_table *table, uint32_t worker, uint64_t workload
     if (take_unknown(table, index)) {
         *affine = false;
         give(table, *index, worker, workload, module);
+        count_taken(table, quota);
     } else {
         error = ENOSPC;
     }
     unlock(table);
     return error;
-}
-
-static bool held(enum slot_state state) {
-    return state == SLOT_USED || state == SLOT_WIPING;
 }
 
 /* Under the lock; the slot is held. */
@@ -313,6 +447,7 @@ static void let_go(struct slot_table *table, uint32_t index) {
         set_state(table, index, SLOT_FREE);
         push(table, index);
     }
+    count_given_back(table, table->header->quotas != 0 ? find_quota(table, record->workload) : NULL);
     record->worker = 0;
     record->workload = 0;
 }
@@ -379,6 +514,62 @@ int slot_table_reclaim(struct slot_table *table, uint32_t worker, struct mapping
     return 0;
 }
 
+int slot_table_set_quota(struct slot_table *table, uint64_t workload, uint32_t reserved, uint32_t burst) {
+    if (workload == 0)
+        return EINVAL;
+    int error = lock(table);
+    if (error != 0)
+        return error;
+    struct quota_entry *quota = find_quota(table, workload);
+    uint32_t before = quota != NULL ? reserved_of(quota) : 0;
+    if (reserved > before && reserved - before > unreserved(table)) {
+        error = ENOSPC;
+    } else {
+        bool made = quota == NULL;
+        for (uint32_t i = 0; quota == NULL && i < QUOTAS_MAX; i++)
+            if (workload_of(&table->quotas[i]) == 0)
+                quota = &table->quotas[i];
+        if (quota == NULL) {
+            error = EDQUOT;
+        } else {
+            atomic_store_explicit(&quota->limits, (uint64_t)burst << 32 | reserved, memory_order_release);
+            if (made)
+                atomic_store_explicit(&quota->workload, workload, memory_order_release);
+            recount(table); /* it may use slots already */
+        }
+    }
+    unlock(table);
+    return error;
+}
+
+int slot_table_clear_quota(struct slot_table *table, uint64_t workload) {
+    int error = lock(table);
+    if (error != 0)
+        return error;
+    struct quota_entry *quota = workload != 0 ? find_quota(table, workload) : NULL;
+    if (quota != NULL) {
+        atomic_store_explicit(&quota->workload, 0, memory_order_release);
+        recount(table);
+    }
+    unlock(table);
+    return 0;
+}
+
+int slot_table_quota(struct slot_table *table, uint64_t workload, struct quota_view *view) {
+    int error = lock(table);
+    if (error != 0)
+        return error;
+    const struct quota_entry *quota = workload != 0 ? find_quota(table, workload) : NULL;
+    *view = view_of(table, quota);
+    if (quota == NULL) {
+        error = ENOENT;
+        for (uint32_t i = 0; i < table->slots; i++)
+            view->used += held(state_of(table, i)) && table->records[i].workload == workload;
+    }
+    unlock(table);
+    return error;
+}
+
 int slot_table_counts(struct slot_table *table, uint32_t counts[SLOT_STATES]) {
     int error = lock(table);
     if (error != 0)
@@ -429,6 +620,43 @@ uint64_t slot_table_recoveries(struct slot_table *table) {
     return recoveries;
 }
 
+/* I6; under the lock. */
+static const char *quotas_broken(struct slot_table *table) {
+    struct header *header = table->header;
+    uint64_t reserved = 0, borrowed = 0;
+    uint32_t quotas = 0, quarantined = 0;
+    uint32_t *used = calloc(QUOTAS_MAX, sizeof *used);
+    if (used == NULL)
+        return "there is no memory to check it";
+    for (uint32_t i = 0; i < table->slots; i++) {
+        enum slot_state state = state_of(table, i);
+        quarantined += state == SLOT_QUARANTINED;
+        if (!held(state))
+            continue;
+        struct quota_entry *quota = find_quota(table, table->records[i].workload);
+        if (quota == NULL || used[quota - table->quotas]++ >= reserved_of(quota))
+            borrowed++;
+    }
+    const char *problem = NULL;
+    for (uint32_t i = 0; i < QUOTAS_MAX && problem == NULL; i++) {
+        struct quota_entry *quota = &table->quotas[i];
+        if (workload_of(quota) == 0)
+            continue;
+        quotas++;
+        reserved += reserved_of(quota);
+        if (find_quota(table, workload_of(quota)) != quota)
+            problem = "a quota can't be found by its workload";
+        else if (quota->used != used[i])
+            problem = "a workload's quota counts other slots than it holds";
+    }
+    free(used);
+    if (problem == NULL && (quotas != header->quotas || reserved != header->reserved))
+        problem = "the sums over all quotas are wrong";
+    if (problem == NULL && (borrowed != header->borrowed || quarantined != header->quarantined))
+        problem = "the count of borrowed or of quarantined slots is wrong";
+    return problem;
+}
+
 const char *slot_table_broken(struct slot_table *table) {
     if (lock(table) != 0)
         return "the lock can't be had";
@@ -457,6 +685,8 @@ const char *slot_table_broken(struct slot_table *table) {
         problem = "a free slot is missing from the free stack";
     if (problem == NULL && unknown != table->header->unknown_count)
         problem = "the count of unknown slots is wrong";
+    if (problem == NULL)
+        problem = quotas_broken(table);
     unlock(table);
     return problem;
 }

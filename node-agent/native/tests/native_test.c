@@ -4,7 +4,8 @@
  * ../sanitize.sh. Says nothing and ends with 0, or says what is wrong and ends with 1.
  *
  * Covered: no slot is held twice, by threads and by processes of which some are killed at random; every tenant finds
- * zeros; recovery after a death inside a critical section; memories that grow, at every size, compact and guarded;
+ * zeros; no workload gets more than its quota, nor what another has reserved; recovery after a death inside a critical
+ * section; memories that grow, at every size, compact and guarded;
  * refusals; release before the last finalizer.
  */
 #ifndef _GNU_SOURCE
@@ -126,7 +127,8 @@ static void *run_thread(void *argument) {
         uint32_t slot;
         bool affine;
         enum slot_strategy strategy = (enum slot_strategy)(next_random(&thread->random) % STRATEGIES);
-        int error = slot_table_take(thread->pool->table, 1, 5, next_random(&thread->random) % 3, strategy, &slot, &affine);
+        int error = slot_table_take(thread->pool->table, 1, 5, next_random(&thread->random) % 3, strategy, &slot, &affine,
+                                    NULL);
         if (error == ENOSPC)
             continue;
         CHECK(error == 0);
@@ -161,7 +163,7 @@ static void memories_are_counted_in_a_slot(void) {
     bool flag;
     CHECK(make(pool.creator, false, WASM, &first) != NULL); /* nothing is armed */
     CHECK(creator_arm(pool.creator, 0) == EPERM);
-    CHECK(slot_table_take(pool.table, 1, 5, 0, STRATEGY_NEXT_AVAILABLE, &slot, &flag) == 0);
+    CHECK(slot_table_take(pool.table, 1, 5, 0, STRATEGY_NEXT_AVAILABLE, &slot, &flag, NULL) == 0);
     CHECK(creator_arm(pool.creator, slot) == 0);
     CHECK(make(pool.creator, false, WASM, &first) == NULL);
     CHECK(make(pool.creator, false, WASM, &second) == NULL);
@@ -188,7 +190,7 @@ static void worker(struct pool *pool, uint32_t id, atomic_uint *owners) {
         uint32_t slot, nobody = 0;
         bool affine;
         int error = slot_table_take(pool->table, id, id, random % 3, (enum slot_strategy)(random % STRATEGIES), &slot,
-                                    &affine);
+                                    &affine, NULL);
         next_random(&random);
         if (error == ENOSPC)
             continue;
@@ -275,14 +277,165 @@ static void quarantine_is_for_ever(void) {
     struct pool pool = pool_new(3, 1, false);
     uint32_t slot, other;
     bool flag;
-    CHECK(slot_table_take(pool.table, 1, 5, 0, STRATEGY_NEXT_AVAILABLE, &slot, &flag) == 0);
+    CHECK(slot_table_take(pool.table, 1, 5, 0, STRATEGY_NEXT_AVAILABLE, &slot, &flag, NULL) == 0);
     CHECK(slot_table_quarantine(pool.table, slot) == 0);
     CHECK(slot_table_quarantine(pool.table, (slot + 1) % 3) == 0);
     CHECK(creator_finish(pool.creator, slot, &flag) == 0 && !flag);
-    CHECK(slot_table_take(pool.table, 1, 5, 0, STRATEGY_RANDOM, &other, &flag) == 0 && other == (slot + 2) % 3);
-    CHECK(slot_table_take(pool.table, 1, 5, 0, STRATEGY_RANDOM, &other, &flag) == ENOSPC);
+    CHECK(slot_table_take(pool.table, 1, 5, 0, STRATEGY_RANDOM, &other, &flag, NULL) == 0 && other == (slot + 2) % 3);
+    CHECK(slot_table_take(pool.table, 1, 5, 0, STRATEGY_RANDOM, &other, &flag, NULL) == ENOSPC);
     CHECK(slot_table_release(pool.table, other, 2) == EPERM && slot_table_release(pool.table, 9, 1) == ERANGE);
     CHECK(slot_table_broken(pool.table) == NULL);
+    pool_drop(&pool);
+}
+
+static int take_for(struct pool *pool, uint64_t workload, uint32_t *slot) {
+    bool affine;
+    return slot_table_take(pool->table, 1, workload, 0, STRATEGY_NEXT_AVAILABLE, slot, &affine, NULL);
+}
+
+static uint32_t used_by(struct pool *pool, uint64_t workload) {
+    struct quota_view view;
+    int error = slot_table_quota(pool->table, workload, &view);
+    CHECK(error == 0 || error == ENOENT);
+    return view.used;
+}
+
+static void a_quota_bounds_what_a_workload_takes(void) {
+    struct pool pool = pool_new(6, 1, false);
+    struct slot_table *table = pool.table;
+    uint32_t slot, first;
+    bool flag;
+    struct quota_view view;
+    CHECK(slot_table_set_quota(table, 0, 1, 1) == EINVAL);
+    CHECK(take_for(&pool, 8, &first) == 0 && used_by(&pool, 8) == 1);
+    CHECK(slot_table_set_quota(table, 8, 2, 3) == 0 && used_by(&pool, 8) == 1); /* it held one already */
+    CHECK(slot_table_set_quota(table, 9, 5, 0) == ENOSPC && slot_table_quota(table, 9, &view) == ENOENT);
+    CHECK(slot_table_set_quota(table, 9, 2, 1) == 0);
+    CHECK(take_for(&pool, 8, &slot) == 0);
+    CHECK(take_for(&pool, 8, &slot) == 0 && take_for(&pool, 8, &slot) == 0);
+    CHECK(slot_table_take(table, 1, 8, 0, STRATEGY_RANDOM, &slot, &flag, &view) == EDQUOT);
+    CHECK(view.used == 4 && view.reserved == 2 && view.burst == 3 && view.borrowed == 2 && view.unreserved == 2);
+    CHECK(take_for(&pool, 9, &slot) == 0 && take_for(&pool, 9, &slot) == 0 && take_for(&pool, 9, &slot) == EDQUOT);
+    CHECK(take_for(&pool, 7, &slot) == ENOSPC);
+    CHECK(slot_table_release(table, first, 1) == 0 && take_for(&pool, 9, &slot) == 0 && used_by(&pool, 9) == 3);
+    CHECK(slot_table_quarantine(table, slot) == 0 && used_by(&pool, 9) == 2);
+    CHECK(slot_table_clear_quota(table, 8) == 0 && slot_table_clear_quota(table, 8) == 0);
+    CHECK(slot_table_quota(table, 8, &view) == ENOENT && view.used == 3 && view.borrowed == 3 && view.unreserved == 3);
+    CHECK(slot_table_broken(table) == NULL);
+    pool_drop(&pool);
+}
+
+static void quotas_are_bounded_and_come_and_go(void) {
+    struct pool pool = pool_new(3, 1, false);
+    uint32_t random = 3, slot;
+    for (uint64_t id = 1; id <= QUOTAS_MAX; id++)
+        CHECK(slot_table_set_quota(pool.table, id * 0x100000001, 0, 1) == 0);
+    CHECK(slot_table_set_quota(pool.table, 5, 0, 1) == EDQUOT);
+    for (int i = 0; i < 300; i++) {
+        uint64_t id = (1 + next_random(&random) % QUOTAS_MAX) * 0x100000001;
+        CHECK(slot_table_clear_quota(pool.table, id) == 0 && slot_table_set_quota(pool.table, id + 1, 0, 1) == 0);
+        CHECK(take_for(&pool, id + 1, &slot) == 0 && take_for(&pool, id + 1, &slot) == EDQUOT);
+        CHECK(slot_table_release(pool.table, slot, 1) == 0);
+        CHECK(slot_table_clear_quota(pool.table, id + 1) == 0 && slot_table_set_quota(pool.table, id, 0, 1) == 0);
+    }
+    CHECK(slot_table_broken(pool.table) == NULL);
+    pool_drop(&pool);
+}
+
+/* A worker until it is killed, of both workloads in turn; none may ever hold more than its quota. */
+static void quota_worker(struct pool *pool, uint32_t id) {
+    uint32_t random = id * 2654435761u + 1;
+    for (;;) {
+        uint64_t workload = 11 + next_random(&random) % 2;
+        uint32_t slot[2], taken = 0, wanted = 1 + next_random(&random) % 2;
+        bool affine;
+        while (taken < wanted) {
+            int error = slot_table_take(pool->table, id, workload, 0, (enum slot_strategy)(random % STRATEGIES),
+                                        &slot[taken], &affine, NULL);
+            CHECK(error == 0 || error == EDQUOT); /* never ENOSPC: what a quota allows is there */
+            if (error != 0)
+                break;
+            taken++;
+        }
+        while (taken-- > 0) {
+            slot_table_mark_dirty(pool->table, slot[taken], random % 4 == 0);
+            CHECK(slot_table_release(pool->table, slot[taken], id) == 0);
+        }
+    }
+}
+
+static void a_kill_breaks_no_quota(void) {
+    enum { SLOTS = 5, WORKERS = 4, ROUNDS = 80, RESERVED = 2, BURST = 2 };
+    struct pool pool = pool_new(SLOTS, 1, false);
+    pid_t pids[WORKERS] = {0};
+    for (uint64_t workload = 11; workload <= 12; workload++)
+        CHECK(slot_table_set_quota(pool.table, workload, RESERVED, workload == 11 ? BURST : 0) == 0);
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        for (uint32_t i = 0; i < WORKERS; i++) {
+            if (pids[i] == 0 && (pids[i] = fork()) == 0) {
+                quota_worker(&pool, 1 + i);
+                _exit(0);
+            }
+        }
+        struct timespec moment = {0, 500000 + (long)(round * 7919 % 2000000)};
+        nanosleep(&moment, NULL);
+        for (uint64_t workload = 11; workload <= 12; workload++) {
+            struct quota_view view;
+            CHECK(slot_table_quota(pool.table, workload, &view) == 0);
+            CHECK(view.used <= RESERVED + (workload == 11 ? BURST : 0) && view.borrowed <= view.unreserved);
+        }
+        uint32_t victim = round % WORKERS, reclaimed;
+        int status;
+        kill(pids[victim], SIGKILL);
+        CHECK(waitpid(pids[victim], &status, 0) == pids[victim] && WIFSIGNALED(status));
+        pids[victim] = 0;
+        CHECK(slot_table_broken(pool.table) == NULL);
+        CHECK(slot_table_reclaim(pool.table, victim + 1, pool.region, AREA, &reclaimed) == 0);
+    }
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        uint32_t reclaimed;
+        if (pids[i] == 0)
+            continue;
+        kill(pids[i], SIGKILL);
+        waitpid(pids[i], NULL, 0);
+        CHECK(slot_table_reclaim(pool.table, 1 + i, pool.region, AREA, &reclaimed) == 0);
+    }
+    CHECK(slot_table_broken(pool.table) == NULL && used_by(&pool, 11) == 0 && used_by(&pool, 12) == 0);
+    pool_drop(&pool);
+}
+
+static void *take_within_quotas(void *argument) {
+    struct thread *thread = argument;
+    uint64_t workload = 11 + thread->random % 2;
+    for (int i = 0; i < thread->rounds; i++) {
+        uint32_t slot;
+        int error = take_for(thread->pool, workload, &slot);
+        CHECK(error == 0 || error == EDQUOT);
+        if (error == 0) {
+            uint32_t most = workload == 11 ? 3 : 2;
+            CHECK((uint32_t)atomic_fetch_add(&thread->holders[workload - 11], 1) < most);
+            atomic_fetch_sub(&thread->holders[workload - 11], 1);
+            CHECK(slot_table_release(thread->pool->table, slot, 1) == 0);
+        } else if (i % 16 == 0) { /* what is set again is no other quota */
+            CHECK(slot_table_set_quota(thread->pool->table, workload, 1, workload == 11 ? 2 : 1) == 0);
+        }
+    }
+    return NULL;
+}
+
+static void threads_keep_to_quotas(void) {
+    struct pool pool = pool_new(3, 1, false);
+    atomic_int holders[2] = {0};
+    pthread_t ids[4];
+    struct thread threads[4];
+    CHECK(slot_table_set_quota(pool.table, 11, 1, 2) == 0 && slot_table_set_quota(pool.table, 12, 1, 1) == 0);
+    for (int i = 0; i < 4; i++) {
+        threads[i] = (struct thread){&pool, holders, (uint32_t)i, 2000, false};
+        CHECK(pthread_create(&ids[i], NULL, take_within_quotas, &threads[i]) == 0);
+    }
+    for (int i = 0; i < 4; i++)
+        CHECK(pthread_join(ids[i], NULL) == 0);
+    CHECK(slot_table_broken(pool.table) == NULL && used_by(&pool, 11) == 0 && used_by(&pool, 12) == 0);
     pool_drop(&pool);
 }
 
@@ -326,6 +479,10 @@ int main(void) {
     threads_share_a_table(true);
     memories_are_counted_in_a_slot();
     quarantine_is_for_ever();
+    a_quota_bounds_what_a_workload_takes();
+    quotas_are_bounded_and_come_and_go();
+    threads_keep_to_quotas();
+    a_kill_breaks_no_quota();
     a_death_under_the_lock_is_recovered();
     killed_workers_lose_no_slot();
     return 0;

@@ -6,7 +6,8 @@ import msgspec
 
 
 class AllocationCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """`taken`: slots; `affine`: those of them whose last tenant ran the same module; `exhausted`: no slot was free.
+    """`taken`: slots; `affine`: those of them whose last tenant ran the same module; `exhausted`: no slot was free;
+    `quota_reached`: the workload's quota allowed no more.
 
     `memories_refused`, `grown` and `grow_refused` are of memories in the region; Wasmtime's own are not counted.
     """
@@ -14,6 +15,7 @@ class AllocationCounts(msgspec.Struct, frozen=True, kw_only=True):
     taken: int = 0
     affine: int = 0
     exhausted: int = 0
+    quota_reached: int = 0
     memories_refused: int = 0
     grown: int = 0
     grow_refused: int = 0

@@ -1,5 +1,6 @@
 """The slot table: which worker holds which slot, shared by all processes of the agent."""
 
+import errno
 import os
 from dataclasses import dataclass
 from enum import IntEnum
@@ -59,8 +60,33 @@ class SlotRecord:
     module: int
 
 
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a workload may use, and what it does, at one moment. Slots count from their take until they are given back.
+
+    `reserved`: slots that are its own; `burst`: how many it may borrow beyond them; `used`: how many it holds.
+    `borrowed` and `unreserved` are of the whole table: slots held beyond what is reserved, also by workloads without a
+    quota, and usable slots that nobody has reserved.
+    """
+
+    workload_id: int
+    reserved: int
+    burst: int
+    used: int
+    borrowed: int
+    unreserved: int
+
+
+class QuotaRefusedError(Exception):
+    """The table can't keep such a promise; the message says how many slots are wanted and how many there are."""
+
+
 class SlotTable:
     """The table, mapped in this process, and its descriptor, which it owns.
+
+    Workloads with a quota are bounded by it in all processes at once: none holds more than `reserved + burst` slots,
+    and none borrows a slot that another has reserved. NB: that what is reserved can be had at any time holds while all
+    workloads have quotas; those without take what is free, and the others can borrow the less.
 
     A process that dies inside a call harms nobody: the next caller puts the table in order first. A process that is
     *stopped* inside a call (about a microsecond) makes the others' calls fail with TimeoutError after 10 s.
@@ -71,7 +97,7 @@ class SlotTable:
         self._fd = fd
         self.native = native
         self._strategy = _STRATEGY[strategy]
-        self._taken = self._affine = self._exhausted = 0
+        self._taken = self._affine = self._exhausted = self._quota_reached = 0
 
     @classmethod
     def create(
@@ -97,20 +123,65 @@ class SlotTable:
         """How many slots there are, in whatever state."""
         return self.native.slots
 
-    def take(self, worker_id: int, workload_id: int, module: int = 0) -> int | None:
-        """A slot for the worker, or None if none is free. `module`: equal numbers are the same, for ModuleAffinity."""
+    def take(self, worker_id: int, workload_id: int, module: int = 0) -> int | Quota | None:
+        """A slot for the worker; None if none is free; the workload's quota, if that allows it no more now.
+
+        `module`: equal numbers are the same, for ModuleAffinity.
+        """
         taken = self.native.take(worker_id, workload_id, module, self._strategy)
         if taken is None:
             self._exhausted += 1
             return None
+        if len(taken) != 2:
+            self._quota_reached += 1
+            return Quota(workload_id, *taken)
         index, affine = taken
         self._taken += 1
         self._affine += affine
         return index
 
+    def set_quota(self, workload_id: int, reserved: int, burst: int) -> None:
+        """Bounds a workload from now on, or changes its bounds; slots that it holds already count, and stay its own.
+
+        Others may hold, borrowed, what it newly reserves: that can be had as they give it back. Raises
+        QuotaRefusedError if `reserved` grows beyond what nobody else has reserved, or beyond the quotas there can be;
+        the former bounds are in force then. NB: shrink one before another grows into it.
+        """
+        try:
+            self.native.set_quota(workload_id, reserved, burst)
+        except OSError as error:
+            match error.errno:
+                case errno.ENOSPC:
+                    counts = self.counts()
+                    raise QuotaRefusedError(
+                        f"{reserved} slots can't be reserved: of {counts.total - counts.quarantined} usable ones, "
+                        f"the others leave too few"
+                    ) from error
+                case errno.EDQUOT:
+                    raise QuotaRefusedError(
+                        f"{_native.QUOTAS_MAX} workloads have quotas, no more is possible"
+                    ) from error
+                case _:
+                    raise
+
+    def clear_quota(self, workload_id: int) -> None:
+        """Takes the bounds away; slots that the workload holds count as borrowed then. Nothing if it has none."""
+        self.native.clear_quota(workload_id)
+
+    def quota(self, workload_id: int) -> Quota | None:
+        """The workload's, or None if nothing bounds it here."""
+        found = self.native.quota(workload_id)
+        return None if found is None else Quota(workload_id, *found)
+
+    def used_by(self, workload_id: int) -> int:
+        """How many slots the workload holds, in all processes, with a quota or without."""
+        return self.native.used_by(workload_id)
+
     def taken(self) -> AllocationCounts:
         """By this process."""
-        return AllocationCounts(taken=self._taken, affine=self._affine, exhausted=self._exhausted)
+        return AllocationCounts(
+            taken=self._taken, affine=self._affine, exhausted=self._exhausted, quota_reached=self._quota_reached
+        )
 
     def release(self, index: int, worker_id: int | None = None) -> None:
         """Gives a slot back after its wipe; without one it is UNKNOWN. PermissionError: the worker holds it not."""

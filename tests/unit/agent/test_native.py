@@ -23,6 +23,10 @@ from wasmpool_agent.wasmtime_private import error_new_address, install_stack_cre
 
 ROOT = Path(__file__).parents[3]
 NATIVE = ROOT / "node-agent" / "native"
+SLOT_TABLE_METHODS = [
+    *("take", "release", "quarantine", "owned_by", "record"),
+    *("set_quota", "clear_quota", "quota", "used_by"),
+]
 TABLE_ARGS = st.one_of(st.integers(-(2**70), 2**70), st.none(), st.text(max_size=3), st.floats(), st.binary(max_size=3))
 
 
@@ -41,7 +45,7 @@ def test_the_declared_shapes_are_those_of_the_wheel() -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(TABLE_ARGS, max_size=5), st.sampled_from(["take", "release", "quarantine", "owned_by", "record"]))
+@given(st.lists(TABLE_ARGS, max_size=5), st.sampled_from(SLOT_TABLE_METHODS))
 def test_no_argument_crashes_the_slot_table(args: list[object], method: str) -> None:
     fd = _native.create_slot_table(3, 1)
     table = _native.SlotTable(fd)

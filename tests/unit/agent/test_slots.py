@@ -63,7 +63,7 @@ class TableAgainstModel(RuleBasedStateMachine):
         may = self.expected(module)
         index = self.table.take(worker, 100 + worker, module)
         assert (index is None) == (not may)
-        if index is None:
+        if not isinstance(index, int):
             return
         assert index in may
         assert index not in self.held
@@ -140,12 +140,12 @@ def test_the_slot_freed_last_is_the_next_to_be_taken(table: SlotTable) -> None:
 
 
 def test_random_takes_the_same_slots_for_the_same_seed_and_all_of_them() -> None:
-    def order(seed: int) -> list[int | None]:
+    def order(seed: int) -> list[object]:
         with SlotTable.create(40, AllocationStrategy.RANDOM, seed=seed) as table:
             return [table.take(1, 1) for _ in range(41)]
 
     assert order(1) == order(1) != order(2)
-    assert sorted(index for index in order(1) if index is not None) == list(range(40))
+    assert sorted(order(1)[:40]) == list(range(40))
     assert order(1)[40] is None
 
 
@@ -156,7 +156,7 @@ def test_random_prefers_no_slot(seed: int) -> None:
         seen = [0] * 8
         for _ in range(4000):
             index = table.take(1, 1)
-            assert index is not None
+            assert isinstance(index, int)
             seen[index] += 1
             table.release(index, 1)
     assert 350 < min(seen) <= max(seen) < 650  # 500 each; seven standard deviations either way
@@ -360,7 +360,7 @@ def test_reclaim_wipes_what_a_dead_worker_wrote_and_nothing_of_others() -> None:
     with Region.reserve(shape) as region, SlotTable.create(3) as table:
         for worker in (1, 2):
             index = table.take(worker, 1)
-            assert index is not None
+            assert isinstance(index, int)
             table.native.mark_dirty(index, 1)
             region.native.write(shape.slot_offset(index), bytes([worker]) * shape.slot_bytes)
         assert table.reclaim(1, region) == 1

@@ -11,7 +11,7 @@ from wasmpool_agent.allocators.guarded import GuardedAllocator, guarded_tunables
 from wasmpool_agent.allocators.interface import InstanceAllocator, Slot
 from wasmpool_agent.allocators.on_demand import OnDemandAllocator, on_demand_tunables
 from wasmpool_agent.allocators.region_slots import RegionSlots
-from wasmpool_agent.refusals import EngineRefusedError, ModuleRefusedError, NoFreeSlotError
+from wasmpool_agent.refusals import EngineRefusedError, ModuleRefusedError, NoFreeSlotError, QuotaReachedError
 from wasmpool_agent.region import Region
 from wasmpool_agent.slots import SlotTable
 from wasmpool_agent.wasmtime_private import Tunables
@@ -23,6 +23,7 @@ __all__ = [
     "InstanceAllocator",
     "ModuleRefusedError",
     "NoFreeSlotError",
+    "QuotaReachedError",
     "Slot",
     "allocator_for",
     "allocator_kind",

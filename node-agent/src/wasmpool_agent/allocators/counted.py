@@ -3,8 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 
 from wasmpool_agent.allocators.interface import Slot
-from wasmpool_agent.allocators.region_slots import refuse_unless_it_fits
-from wasmpool_agent.refusals import NoFreeSlotError
+from wasmpool_agent.allocators.region_slots import refuse_unless_it_fits, take_slot
 from wasmpool_agent.slots import SlotTable
 from wasmpool_api.wasm_workload import ModuleNeeds
 
@@ -24,10 +23,7 @@ class CountedSlots:
 
     def allocate(self, workload_id: int, module: int = 0) -> Slot:
         """See InstanceAllocator."""
-        index = self._table.take(self._worker_id, workload_id, module)
-        if index is None:
-            raise NoFreeSlotError(self._table.counts())
-        return Slot(index, workload_id)
+        return take_slot(self._table, self._worker_id, workload_id, module)
 
     def initialize(self, slot: Slot) -> AbstractContextManager[None]:
         """See InstanceAllocator. Wasmtime chooses the place."""

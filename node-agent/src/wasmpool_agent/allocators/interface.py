@@ -63,7 +63,10 @@ class InstanceAllocator(Protocol):
         """Takes a slot for one instance. `module`: equal numbers mean equal modules, for ModuleAffinity.
 
         Promises: no other live instance, in whatever process, holds that slot; all of its bytes are zero by the time a
-        memory is made in it. Raises NoFreeSlotError, at once, when all are taken.
+        memory is made in it; a workload with a quota (SlotTable.set_quota) never has more slots than that allows,
+        counted over all processes, and borrows none that another has reserved. A slot counts until its deallocate.
+        Raises, at once, NoFreeSlotError when all are taken, and QuotaReachedError (which is one) when the workload may
+        have no more.
         """
         ...
 

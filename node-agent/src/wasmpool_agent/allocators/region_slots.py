@@ -9,7 +9,7 @@ import wasmtime
 
 from wasmpool_agent import _native
 from wasmpool_agent.allocators.interface import Slot
-from wasmpool_agent.refusals import EngineRefusedError, ModuleRefusedError, NoFreeSlotError
+from wasmpool_agent.refusals import EngineRefusedError, ModuleRefusedError, NoFreeSlotError, QuotaReachedError
 from wasmpool_agent.region import Region
 from wasmpool_agent.slots import SlotTable
 from wasmpool_agent.wasmtime_private import error_new_address, install_memory_creator, install_stack_creator
@@ -46,6 +46,16 @@ def refuse_unless_it_fits(needs: ModuleNeeds, memories: int, memory_pages: int) 
 
     if found := tuple(problems()):
         raise ModuleRefusedError(found)
+
+
+def take_slot(table: SlotTable, worker_id: int, workload_id: int, module: int) -> Slot:
+    """Raises NoFreeSlotError, or QuotaReachedError, which is one."""
+    taken = table.take(worker_id, workload_id, module)
+    if isinstance(taken, int):
+        return Slot(taken, workload_id)
+    if taken is None:
+        raise NoFreeSlotError(table.counts())
+    raise QuotaReachedError(taken)
 
 
 class RegionSlots:
@@ -95,10 +105,7 @@ class RegionSlots:
 
     def allocate(self, workload_id: int, module: int = 0) -> Slot:
         """See InstanceAllocator."""
-        index = self._table.take(self._worker_id, workload_id, module)
-        if index is None:
-            raise NoFreeSlotError(self._table.counts())
-        return Slot(index, workload_id)
+        return take_slot(self._table, self._worker_id, workload_id, module)
 
     def initialize(self, slot: Slot) -> AbstractContextManager[None]:
         """See InstanceAllocator."""
