@@ -11,6 +11,8 @@ from tests.chart.kube import CHART, Helm, Kubectl, Object
 from tests.cluster import binaries, standing_alone
 
 SYSTEM = "wasmpool-system"
+CACHES = "/srv/wasmpool"
+"""Where pools may have their caches on nodes."""
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +47,9 @@ def cluster_helm(helm: Helm, admin: Kubectl) -> Helm:
 
 @pytest.fixture(scope="module")
 def installed(cluster_helm: Helm, admin: Kubectl) -> Iterator[Kubectl]:
-    """The chart with its own values, its policies enforced; taken away after the file's tests, the kinds too."""
-    cluster_helm("install", "wasmpool", CHART, "-n", SYSTEM, "--create-namespace").require()
+    """The chart with a directory for caches, policies enforced; taken away after the file's tests, the kinds too."""
+    caches = ("--set", f"agent.cacheHostPaths={{{CACHES}}}")
+    cluster_helm("install", "wasmpool", CHART, "-n", SYSTEM, "--create-namespace", *caches).require()
     try:
         until_enforced(admin)
         yield admin

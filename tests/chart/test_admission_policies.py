@@ -16,7 +16,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from tests.chart.conftest import SYSTEM, pool, pool_node
+from tests.chart.conftest import CACHES, SYSTEM, pool, pool_node
 from tests.chart.kube import Answer, Kubectl, Object
 from wasmpool_api.codec import decode
 from wasmpool_api.instance_pool import AgentTemplate, InstancePool, LocalObjectReference
@@ -240,21 +240,25 @@ def config_map(name: str, **metadata: Any) -> Object:
     }
 
 
+NO_ROOT = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
+HARDENED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
 def daemon_set(
     owner: Object, pod: Mapping[str, Any] | None = None, container: Mapping[str, Any] | None = None
 ) -> Object:
     """What the operator makes, changed in the given fields of its pod and container."""
     labels = {"wasmpool.dev/pool": "web"}
-    hardened = {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "runAsNonRoot": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
     spec = {
         "serviceAccountName": "wasmpool-web",
+        "securityContext": NO_ROOT,
         "containers": [
-            {"name": "agent", "image": "wasmpool.dev/agent:dev", "securityContext": hardened, **(container or {})}
+            {"name": "agent", "image": "wasmpool.dev/agent:dev", "securityContext": HARDENED, **(container or {})}
         ],
         **(pod or {}),
     }
@@ -338,7 +342,7 @@ def test_the_operator_makes_the_daemonset_as_it_makes_it_for_a_pool_with_everyth
     operator: Kubectl, owner: Object
 ) -> None:
     """With pull secrets, and a cache of the node."""
-    cache = {"sizeLimit": "1Gi", "hostPath": "/var/cache/wasmpool/web"}
+    cache = {"sizeLimit": "1Gi", "hostPath": CACHES}
     made = decode(InstancePool, pool("web", NAMESPACE))
     spec = msgspec.structs.replace(
         made.spec,
@@ -351,50 +355,108 @@ def test_the_operator_makes_the_daemonset_as_it_makes_it_for_a_pool_with_everyth
 
 
 def host_path(path: str, name: str = "cache", kind: str = "Directory") -> Mapping[str, Any]:
-    return {"volumes": [{"name": name, "hostPath": {"path": path, "type": kind}}]}
+    return volume(name, hostPath={"path": path, "type": kind})
 
 
-def secret_volume(**source: Any) -> Mapping[str, Any]:
-    return {"volumes": [{"name": "stolen", **source}]}
+def volume(name: str = "stolen", **source: Any) -> Mapping[str, Any]:
+    return {"volumes": [{"name": name, **source}]}
 
 
-ALL_KEYS = {"projected": {"sources": [{"secret": {"name": "db"}}]}}
-ANOTHER_KEY = {"projected": {"sources": [{"secret": {"name": "db", "items": [{"key": "password", "path": "p"}]}}]}}
+def variable(**source: Any) -> Mapping[str, Any]:
+    return {"env": [{"name": "STOLEN", "valueFrom": source}]}
+
+
+def projected(**source: Any) -> Mapping[str, Any]:
+    return volume(projected={"sources": [source]})
+
+
+def pod_context(**fields: Any) -> Mapping[str, Any]:
+    return {"securityContext": {**NO_ROOT, **fields}}
+
+
+def context(**fields: Any) -> Mapping[str, Any]:
+    return {"securityContext": {**HARDENED, **fields}}
+
+
+def probe(**fields: Any) -> Mapping[str, Any]:
+    return {"livenessProbe": fields}
+
+
+OWN = f"{CACHES}/{NAMESPACE}.web"
+NODE = f"agents mount nothing of their node (no hostPath volumes) but <agent.cache.hostPath>/{NAMESPACE}.web"
+KINDS = "agents have volumes of the kinds configMap, emptyDir, projected and hostPath only; of another kind: stolen"
+SECRETS = "agents mount of Secrets only the key .dockerconfigjson"
+ENVIRONMENT = "agents take their environment from their own pod only"
+ROOT = "agents are not root"
+PRIVILEGES = "agents have no privileges"
+PROFILES = "agents run under the runtime's own profiles"
+PROBES = "agents are probed at their own address only"
+ONE_CONTAINER = "an agent's pod has one container"
+HOST = "agents share no namespace with their node"
+CLAIM = {"claimName": "data"}
+ANOTHER_KEY = {"secret": {"name": "db", "items": [{"key": "password", "path": "p"}]}}
+ANOTHER_AUDIENCE = {"serviceAccountToken": {"audience": "vault", "path": "token"}}
 
 
 @pytest.mark.parametrize(
     ("pod", "container", "complaint"),
     [
-        ({"hostNetwork": True}, {}, "agents share no namespace with their node"),
-        ({"hostPID": True}, {}, "agents share no namespace with their node"),
-        ({"volumes": [{"name": "root", "hostPath": {"path": "/"}}]}, {}, "agents mount nothing of their node"),
-        (host_path("/"), {}, "agents mount nothing of their node"),
-        (host_path("/var/cache"), {}, "agents mount nothing of their node"),
-        (host_path("/var/cache/wasmpool-not"), {}, "one of the chart's agent.cacheHostPaths: /var/cache/wasmpool"),
-        (host_path("/var/cache/wasmpool", name="root"), {}, "agents mount nothing of their node"),
-        (host_path("/var/cache/wasmpool", kind="DirectoryOrCreate"), {}, "agents mount nothing of their node"),
-        (host_path("/var/cache/wasmpool/../../.."), {}, "must not contain '..'"),
-        (secret_volume(secret={"secretName": "db"}), {}, "agents mount of Secrets only the key .dockerconfigjson"),
-        (secret_volume(**ALL_KEYS), {}, "agents mount of Secrets only the key .dockerconfigjson"),
-        (secret_volume(**ANOTHER_KEY), {}, "agents mount of Secrets only the key .dockerconfigjson"),
+        ({"hostNetwork": True}, {}, HOST),
+        ({"hostPID": True}, {}, HOST),
+        ({"hostIPC": True}, {}, HOST),
+        (volume("root", hostPath={"path": "/"}), {}, NODE),
+        (host_path("/"), {}, NODE),
+        (host_path("/var/cache"), {}, NODE),
+        (host_path(CACHES), {}, NODE),
+        (host_path(f"{CACHES}/others.web"), {}, NODE),
+        (host_path(f"{CACHES}/{NAMESPACE}.batch"), {}, NODE),
+        (host_path(f"{OWN}/link"), {}, f"agent.cacheHostPaths of the chart: {CACHES}"),
+        (host_path(f"{CACHES}-not/{NAMESPACE}.web"), {}, NODE),
+        (host_path(OWN, name="root"), {}, NODE),
+        (host_path(OWN, kind="DirectoryOrCreate"), {}, NODE),
+        (host_path(f"{OWN}/../../.."), {}, "must not contain '..'"),
+        (volume(secret={"secretName": "db"}), {}, KINDS),
+        (volume(persistentVolumeClaim=CLAIM), {}, KINDS),
+        (volume(csi={"driver": "secrets-store.csi.k8s.io"}), {}, KINDS),
+        (volume(nfs={"server": "10.0.0.1", "path": "/"}), {}, KINDS),
+        (volume(iscsi={"targetPortal": "10.0.0.1", "iqn": "iqn.2026-01.a:b", "lun": 0}), {}, KINDS),
+        (volume(downwardAPI={"items": []}), {}, KINDS),
+        (volume(image={"reference": "example.com/a:1"}), {}, KINDS),
+        (volume(configMap={"name": "others"}), {}, "agents mount only the ConfigMaps that the operator made"),
+        (projected(secret={"name": "db"}), {}, SECRETS),
+        (projected(**ANOTHER_KEY), {}, SECRETS),
+        (projected(**ANOTHER_AUDIENCE), {}, SECRETS),
+        (projected(configMap={"name": "others"}), {}, SECRETS),
+        ({}, variable(secretKeyRef={"name": "db", "key": "password"}), ENVIRONMENT),
+        ({}, variable(configMapKeyRef={"name": "db", "key": "host"}), ENVIRONMENT),
+        ({}, {"envFrom": [{"secretRef": {"name": "db"}}]}, ENVIRONMENT),
+        ({}, {"envFrom": [{"configMapRef": {"name": "db"}}]}, ENVIRONMENT),
+        ({}, {"ports": [{"containerPort": 80, "hostPort": 80}]}, "agents listen on their pod's address only"),
         ({"serviceAccountName": "default"}, {}, "agents run as the service account that is named as their DaemonSet"),
-        ({}, {"securityContext": {"privileged": True}}, "agents have no privileges"),
-        ({}, {"securityContext": {}}, "agents have no privileges"),
-        (
-            {},
-            {
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN"]},
-                }
-            },
-            "agents have no privileges",
-        ),
-        (
-            {"initContainers": [{"name": "first", "image": "x", "securityContext": {"privileged": True}}]},
-            {},
-            "agents have no privileges",
-        ),
+        ({"securityContext": {}}, {}, ROOT),
+        (pod_context(runAsNonRoot=False), {}, ROOT),
+        (pod_context(runAsUser=0), {}, ROOT),
+        (pod_context(runAsGroup=0), {}, ROOT),
+        (pod_context(supplementalGroups=[0]), {}, ROOT),
+        ({}, context(runAsUser=0), ROOT),
+        ({}, context(runAsGroup=0), ROOT),
+        ({}, context(runAsNonRoot=False), ROOT),
+        ({}, {"securityContext": {"runAsNonRoot": True, "privileged": True}}, PRIVILEGES),
+        ({}, {"securityContext": {"runAsNonRoot": True}}, PRIVILEGES),
+        ({}, context(capabilities={"drop": ["ALL"], "add": ["SYS_ADMIN"]}), PRIVILEGES),
+        (pod_context(seccompProfile={"type": "Unconfined"}), {}, PROFILES),
+        (pod_context(sysctls=[{"name": "net.ipv4.ip_local_port_range", "value": "1024 65535"}]), {}, PROFILES),
+        (pod_context(seLinuxOptions={"type": "spc_t"}), {}, PROFILES),
+        (pod_context(appArmorProfile={"type": "Unconfined"}), {}, PROFILES),
+        ({}, context(seccompProfile={"type": "Unconfined"}), PROFILES),
+        ({}, context(appArmorProfile={"type": "Unconfined"}), PROFILES),
+        ({}, probe(httpGet={"host": "127.0.0.1", "port": 10248}), PROBES),
+        ({}, probe(tcpSocket={"port": 10248}), PROBES),
+        ({}, {"lifecycle": {"postStart": {"httpGet": {"host": "127.0.0.1", "port": 10248}}}}, PROBES),
+        ({"initContainers": [{"name": "first", "image": "x", "securityContext": HARDENED}]}, {}, ONE_CONTAINER),
+        ({"containers": [{"name": n, "image": "x", "securityContext": HARDENED} for n in "ab"]}, {}, ONE_CONTAINER),
+        ({"runtimeClassName": "other"}, {}, "agents have no runtimeClassName"),
+        ({"nodeName": "node-a"}, {}, "agents have no runtimeClassName, nodeName"),
     ],
 )
 def test_the_operator_gives_no_pod_power_over_its_node(
@@ -402,6 +464,22 @@ def test_the_operator_gives_no_pod_power_over_its_node(
 ) -> None:
     answer = operator("create", "--dry-run=server", "-f", "-", stdin=daemon_set(owner, pod, container))
     assert complaint in answer.refusal()
+
+
+@pytest.mark.parametrize(
+    ("pod", "container"),
+    [
+        (host_path(OWN), {}),
+        (volume("tmp", emptyDir={}), {}),
+        ({}, {"ports": [{"name": "http", "containerPort": 20000}]}),
+        ({}, variable(fieldRef={"fieldPath": "status.podIP"})),
+        ({}, variable(resourceFieldRef={"resource": "limits.cpu"})),
+    ],
+)
+def test_the_operator_gives_agents_what_is_their_own(
+    operator: Kubectl, owner: Object, pod: Mapping[str, Any], container: Mapping[str, Any]
+) -> None:
+    operator("create", "--dry-run=server", "-f", "-", stdin=daemon_set(owner, pod, container)).require()
 
 
 @pytest.mark.parametrize("verb", ["get", "list", "watch", "create", "update", "patch", "delete"])

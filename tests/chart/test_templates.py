@@ -104,6 +104,12 @@ def test_namespaced_objects_are_in_the_namespace_of_the_release(helm: Helm, case
             assert it["metadata"]["namespace"] == "wasmpool-system"
 
 
+def test_without_a_choice_agents_mount_no_directory_of_a_node(helm: Helm) -> None:
+    policy = named(helm.objects(), "ValidatingAdmissionPolicy", "wasmpool-operator-daemonsets")
+    allowed = {it["name"]: it["expression"] for it in policy["spec"]["variables"]}["cachePaths"]
+    assert allowed.startswith("[].map(")
+
+
 def test_the_operator_gets_its_flags_and_its_name(helm: Helm) -> None:
     container = operator_pod(helm.objects({"agent": {"image": {"tag": "dev"}}}))["spec"]["containers"][0]
     assert container["args"] == [

@@ -76,6 +76,13 @@ def test_a_disruption_budget_for_a_single_replica_is_refused(helm: Helm) -> None
     assert "operator.podDisruptionBudget.enabled: true needs operator.replicas of 2 or more, given 1" in refusal
 
 
+def test_a_directory_for_caches_in_another_one_is_refused(helm: Helm) -> None:
+    """In the outer one, whoever has the pool of that name could lay a link for the inner one."""
+    answer = helm.render({"agent": {"cacheHostPaths": ["/srv/a", "/srv/ab", "/srv/a/team.web"]}})
+    assert "agent.cacheHostPaths: /srv/a/team.web is below /srv/a" in answer.refusal()
+    helm.render({"agent": {"cacheHostPaths": ["/srv/a", "/srv/ab"]}}).require()
+
+
 def test_a_chart_that_contains_this_one_may_pass_globals(helm: Helm) -> None:
     helm.render({"global": {"anything": 1}}).require()
 

@@ -38,7 +38,13 @@ def outside(field: Field) -> Iterator[Outside]:
             yield Outside(start, field.path.removesuffix("{}"), "pattern of values", {"k": "no\n="})
         return
     path = field.path.replace("[]", "[0]")
-    for name, index in (("valueFrom.configMapKeyRef", 1), ("valueFrom.secretKeyRef", 2), ("secret", 1)):
+    for name, index in (
+        ("valueFrom.configMapKeyRef", 1),
+        ("valueFrom.secretKeyRef", 2),
+        ("valueFrom.fieldRef", 1),
+        ("valueFrom.resourceFieldRef", 2),
+        ("secret", 1),
+    ):
         path = path.replace(f"[0].{name}", f"[{index}].{name}")  # the variable, or the files, of full/ that has it
     if "minimum" in found:
         yield Outside(start, path, "minimum", found["minimum"] - 1)

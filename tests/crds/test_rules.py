@@ -276,6 +276,19 @@ RULES: Mapping[str, list[Case]] = {
             "agent.env A has both value and valueFrom; one of them is allowed",
         )
     ],
+    "InstancePool.spec.agent.env[].valueFrom#0": [
+        pool(
+            {"spec.agent.env": [{"name": "A", "valueFrom": given}]},
+            f"agent.env valueFrom needs exactly one of fieldRef and resourceFieldRef, {says}",
+        )
+        for given, says in (
+            ({}, "neither is given; secretKeyRef and configMapKeyRef are not allowed"),
+            (
+                {"fieldRef": {"fieldPath": "status.podIP"}, "resourceFieldRef": {"resource": "limits.cpu"}},
+                "both are given",
+            ),
+        )
+    ],
     "InstancePool.spec.updateStrategy.maxUnavailable#0": [
         pool(
             {"spec.updateStrategy.maxUnavailable": given},

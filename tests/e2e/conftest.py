@@ -13,7 +13,7 @@ from demo.access import RELEASE, ROOT, SYSTEM_NAMESPACE
 from demo.guests import CONFIG_MAP
 from tests.cluster import images
 from tests.cluster.running import Running
-from tests.e2e.kube import PAGE_BYTES, Kube, KubectlError, pool
+from tests.e2e.kube import NODE_CACHES, PAGE_BYTES, Kube, KubectlError, pool
 from wasmpool_api.quantities import Quantity
 
 _NUMBERS = itertools.count(1)
@@ -27,7 +27,7 @@ _INSTALL = (
     "--create-namespace",
     # Where tests make the directories of nodes that outlive an agent's pod.
     "--set",
-    "agent.cacheHostPaths={/var/tmp}",
+    f"agent.cacheHostPaths={{{NODE_CACHES}}}",
 )
 
 

@@ -8,6 +8,7 @@ from subprocess import CompletedProcess
 from typing import Any, Final, Protocol
 
 API_VERSION: Final = "wasmpool.dev/v1alpha1"
+NODE_CACHES: Final = "/var/tmp"  # noqa: S108 - on nodes that are made for the tests
 PAGE_BYTES: Final = 2 * 1024 * 1024
 """One huge page; the tests' slots have the same size (32 pages of 64 KiB)."""
 

@@ -20,7 +20,7 @@ from demo.guests import CONFIG_MAP
 from tests.cluster import lifecycle, network
 from tests.cluster.certificates import Authority
 from tests.cluster.running import Running
-from tests.e2e.kube import Kube, Object, condition, pool, workload
+from tests.e2e.kube import NODE_CACHES, Kube, Object, condition, pool, workload
 from tests.oci.registry import ADA, BOB, Login, Registry
 from wasmpool_api.meta import agent_name
 
@@ -47,12 +47,12 @@ def registry(cluster: Running, kube: Kube, tmp_path: Path) -> Iterator[Registry]
 
 
 @pytest.fixture
-def node_cache() -> Iterator[Path]:
-    """A directory of the node that is the agent's."""
-    directory = Path("/var/tmp") / f"wasmpool-e2e-{os.getpid()}"  # noqa: S108 - a node's, made and removed here
+def node_cache(namespace: str) -> Iterator[Path]:
+    """A directory of the node, and in it the one of the agents of pool `small`."""
+    directory = Path(NODE_CACHES) / f"{namespace}.small"
     directory.mkdir(mode=0o700)
     os.chown(directory, AGENT_USER, AGENT_USER)
-    yield directory
+    yield directory.parent
     shutil.rmtree(directory)
 
 

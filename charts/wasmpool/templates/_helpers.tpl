@@ -35,3 +35,18 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{ $image.repository }}:{{ $image.tag | default $chart.AppVersion }}
 {{- end -}}
 {{- end }}
+
+{{/*
+agent.cacheHostPaths as CEL has lists. None may be below another: whoever has a directory in the one could lay a link there
+that the kubelet would follow for the other.
+*/}}
+{{- define "wasmpool.cacheHostPaths" -}}
+{{- range $outer := .Values.agent.cacheHostPaths }}
+{{- range $inner := $.Values.agent.cacheHostPaths }}
+{{- if hasPrefix (printf "%s/" $outer) $inner }}
+{{- fail (printf "agent.cacheHostPaths: %s is below %s; directories that lie beside each other are allowed" $inner $outer) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- .Values.agent.cacheHostPaths | toJson }}
+{{- end }}

@@ -146,7 +146,7 @@ def _serve(parsed: argparse.Namespace) -> int:
         wasmtime_version=version("wasmtime"),
     )
     credentials = mounted_secrets(PULL_SECRETS, pool.metadata.namespace)
-    # A directory of the node may serve agents of several pools.
+    # The operator mounts the cache at this very directory. NB: others may have theirs beside it.
     cache = _directory(parsed.cache_dir / f"{pool.metadata.namespace}.{pool.metadata.name}")
     settings = Settings(pool, parsed.pool, cache, agent, credentials)
     return asyncio.run(_serve_node(settings, node, namespace, Address.parse(parsed.listen)))

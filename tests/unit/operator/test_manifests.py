@@ -134,9 +134,15 @@ def test_the_kubelets_bound_of_the_cache_is_above_the_agents_own() -> None:
     assert kept == {"name": "cache", "emptyDir": {"sizeLimit": "6Gi"}}
 
 
-def test_a_cache_of_the_node_is_a_directory_that_is_there() -> None:
-    kept = volume(pool(agent={"cache": {"hostPath": "/var/cache/wasmpool/web"}}), "cache")
-    assert kept == {"name": "cache", "hostPath": {"path": "/var/cache/wasmpool/web", "type": "Directory"}}
+def test_a_cache_of_the_node_is_the_pools_own_directory_and_is_there() -> None:
+    kept = volume(pool(agent={"cache": {"hostPath": "/srv/cache"}}), "cache")
+    assert kept == {"name": "cache", "hostPath": {"path": "/srv/cache/team.web", "type": "Directory"}}
+
+
+def test_the_cache_is_mounted_where_the_agent_of_this_pool_looks_for_it() -> None:
+    for found in (pool(), pool(agent={"cache": {"hostPath": "/srv/cache"}})):
+        (mount,) = [it for it in agent(found)["volumeMounts"] if it["name"] == "cache"]
+        assert mount["mountPath"] == "/var/cache/wasmpool/team.web"
 
 
 def test_a_nodes_object_has_all_limits_from_the_start() -> None:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
-from wasmpool_api.instance_pool import HUGE_PAGE_RESOURCE, AgentCache, Backing, InstancePool, InstancePoolSpec
+from wasmpool_api.instance_pool import HUGE_PAGE_RESOURCE, Backing, InstancePool, InstancePoolSpec
 from wasmpool_api.meta import AGENT_CONTAINER, METRICS_PORT, agent_name
 from wasmpool_api.quantities import Quantity
 from wasmpool_api.region import RegionError, RegionShape, overhead_bytes_per_node
@@ -21,6 +21,8 @@ PULL_SECRET_KEY: Final = ".dockerconfigjson"  # noqa: S105 - where it is
 REGION_STARTUP_SECONDS: Final = 1800
 """Pages that were never touched since boot may cost 5 ms each: 256 GiB of them take eleven minutes."""
 
+CACHE_DIRECTORY: Final = "/var/cache/wasmpool"
+"""The agent's --cache-dir."""
 CACHE_SPARE_BYTES: Final = 1024**3
 """On top of a quarter of agent.cache.sizeLimit: see `_cache_volume`."""
 
@@ -88,10 +90,10 @@ def agent_pod(pool: InstancePool, shape: RegionShape, settings: AgentSettings, c
             "fsGroup": AGENT_USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_agent_container(spec, shape, settings)],
+        "containers": [_agent_container(pool, shape, settings)],
         "volumes": [
             {"name": "pool", "configMap": {"name": config_name}},
-            _cache_volume(spec.agent.cache),
+            _cache_volume(pool),
             {"name": "tmp", "emptyDir": {}},
             *([_pull_secrets_volume(spec)] if spec.image_pull_secrets else []),
         ],
@@ -107,14 +109,22 @@ def agent_pod(pool: InstancePool, shape: RegionShape, settings: AgentSettings, c
     return pod
 
 
-def _cache_volume(cache: AgentCache) -> dict[str, Any]:
+def _own_directory(pool: InstancePool) -> str:
+    """As the agent names it below its --cache-dir. Namespaces have no dots: no two pools have the same."""
+    return f"{pool.metadata.namespace}.{pool.metadata.name}"
+
+
+def _cache_volume(pool: InstancePool) -> dict[str, Any]:
     """The agent itself keeps to `size_limit`.
 
     The kubelet's limit is above that, for it ends the whole pod: downloads, what is being written, and what runs and so
     is never removed, may come on top for a while.
     """
+    cache = pool.spec.agent.cache
     if cache.host_path:
-        return {"name": "cache", "hostPath": {"path": cache.host_path, "type": "Directory"}}
+        # NB: the pool's own and nothing around it, so that no pool reads another's code, or lays a link there.
+        # Not DirectoryOrCreate: the kubelet would make it root's, and the agent could not write to it.
+        return {"name": "cache", "hostPath": {"path": f"{cache.host_path}/{_own_directory(pool)}", "type": "Directory"}}
     allowed = Quantity(cache.size_limit + cache.size_limit // 4 + CACHE_SPARE_BYTES)
     return {"name": "cache", "emptyDir": {"sizeLimit": str(allowed)}}
 
@@ -135,7 +145,8 @@ def _pull_secrets_volume(spec: InstancePoolSpec) -> dict[str, Any]:
     return {"name": PULL_SECRETS, "projected": {"defaultMode": 0o440, "sources": sources}}
 
 
-def _agent_container(spec: InstancePoolSpec, shape: RegionShape, settings: AgentSettings) -> dict[str, Any]:
+def _agent_container(pool: InstancePool, shape: RegionShape, settings: AgentSettings) -> dict[str, Any]:
+    spec = pool.spec
     ours = {
         "NODE_NAME": "spec.nodeName",
         "POD_NAME": "metadata.name",
@@ -169,7 +180,7 @@ def _agent_container(spec: InstancePoolSpec, shape: RegionShape, settings: Agent
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": "pool", "mountPath": "/etc/wasmpool", "readOnly": True},
-            {"name": "cache", "mountPath": "/var/cache/wasmpool"},
+            {"name": "cache", "mountPath": f"{CACHE_DIRECTORY}/{_own_directory(pool)}"},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own
             *([secrets] if spec.image_pull_secrets else []),
         ],
