@@ -30,6 +30,7 @@ from wasmpool_agent.supervisor.journal import Journal
 from wasmpool_agent.supervisor.ports import DesiredState
 from wasmpool_agent.supervisor.preparing import Preparer
 from wasmpool_agent.supervisor.promises import ClaimKey, key_of
+from wasmpool_agent.supervisor.quotas import Quotas
 from wasmpool_agent.supervisor.reporting import Reporter
 from wasmpool_agent.supervisor.reserving import Reserver
 from wasmpool_agent.supervisor.serving import Services
@@ -73,6 +74,7 @@ class Supervisor:
         self._claiming = Claiming(self._state, self._preparer, self._journal)
         self._dispatcher = Dispatcher(self._preparer, self._journal, clocks.monotonic)
         self._services = Services(self._preparer, settings.serve_host)
+        self._quotas = Quotas()
         self.reporter = Reporter(self._state, self._reserver, settings, desired, metrics, clocks)
         """For probes."""
 
@@ -239,6 +241,8 @@ class Supervisor:
         due = None
         if state.workers is not None:
             now = self._clocks.monotonic()
+            assert state.memory is not None, "reserved before there are workers"  # noqa: S101
+            self._quotas.carry_out(state.claims.values(), state.memory.table)
             grace = float(self._settings.pool.spec.runtime.request_deadline)
             dues = (
                 self._dispatcher.carry_out(state.claims.values(), state.workers, state.announced, now),
