@@ -35,7 +35,7 @@ class Stage:
         self.client = client
         self.namespace = namespace
         self._directory = directory
-        self._kubeconfig = kubeconfig
+        self.kubeconfig = kubeconfig
         self._port = port
         self.output = directory / "stdout"
         self.errors = directory / "stderr"
@@ -83,7 +83,7 @@ class Stage:
         """Another one than before, if `pod_uid` is another; otherwise the same container, restarted."""
         environment = {
             **os.environ,
-            "KUBECONFIG": str(self._kubeconfig),
+            "KUBECONFIG": str(self.kubeconfig),
             "NODE_NAME": NODE,
             "POD_NAME": f"wasmpool-small-{pod_uid}",
             "POD_NAMESPACE": self.namespace,

@@ -3,14 +3,21 @@
 Everything that enters wasmpool from outside passes `decode` once; inside, only types travel.
 """
 
+import json
+import re
 from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, Final, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
 
 from wasmpool_api.quantities import Duration, IntOrPercent, Quantity
 
 T = TypeVar("T")
+
+APPLY_PATCH: Final = "application/apply-patch+yaml; charset=utf-8"
+"""The Content-Type. NB: without a parameter, the official client makes JSON of its own of any body."""
+_HALVES: Final = re.compile("[\ud800-\udfff]")
+_NOT_IN_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 class FieldError(ValueError):
@@ -38,6 +45,16 @@ def decode(kind: type[T], obj: object) -> T:
 def encode(value: object) -> Any:
     """`value` as nested dicts, lists and scalars; fields that hold their default None or empty value are left out."""
     return msgspec.to_builtins(value, enc_hook=_encode_hook, builtin_types=())
+
+
+def apply_patch(manifest: object) -> str:
+    """The body of a server-side apply: JSON that is YAML too, as the API server reads it.
+
+    NB: what JSON escapes as two halves (everything beyond 16 bits) is an error to YAML, and what YAML can't have as it
+    is must be escaped.
+    """
+    text = json.dumps(manifest, ensure_ascii=False, separators=(",", ":"))
+    return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", _HALVES.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def _decode_hook(kind: type[Any], value: object) -> object:

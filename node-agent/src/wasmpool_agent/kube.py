@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,8 +24,16 @@ from kubernetes.aio.config import ConfigException, incluster_config, kube_config
 from wasmpool_agent.errors import UserError, one_line
 from wasmpool_agent.modules.objects import config_map_of, secret_entries
 from wasmpool_agent.supervisor.backoff import API
-from wasmpool_agent.supervisor.ports import AbsentError, ConfigMap, Desired, ForbiddenError, PortError, UnavailableError
-from wasmpool_api.codec import FieldError, decode, encode
+from wasmpool_agent.supervisor.ports import (
+    AbsentError,
+    ConfigMap,
+    Desired,
+    ForbiddenError,
+    PortError,
+    RefusedError,
+    UnavailableError,
+)
+from wasmpool_api.codec import APPLY_PATCH, FieldError, apply_patch, decode, encode
 from wasmpool_api.instance_pool_node import InstancePoolNode, InstancePoolNodeSpec, InstancePoolNodeStatus
 from wasmpool_api.meta import API_VERSION, GROUP, INSTANCE_POOL_NODE, PLURALS, VERSION
 from wasmpool_api.revisions import Revision
@@ -38,6 +47,9 @@ CACHE_AFTER_SECONDS: Final = 5.0
 """At the start: without an answer for so long, what was assigned before is taken up again."""
 
 Manifest = dict[str, Any]
+
+_TOO_MUCH: Final = ("request is too large", "message larger than max")
+_ENTRY: Final = re.compile(r"\bstatus\.workloads\[(\d+)\]")
 
 log = logging.getLogger(__name__)
 
@@ -147,8 +159,8 @@ class KubeNode:
         await self._request(
             "PATCH",
             f"{self._collection}/{quote(self._name, safe='')}/status",
-            body=body,
-            content_type="application/apply-patch+yaml",
+            body=apply_patch(body),
+            content_type=APPLY_PATCH,
             query={"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"},
         )
 
@@ -269,13 +281,16 @@ def _error(request: str, status: int, payload: bytes) -> Exception:
         parsed = None
     if isinstance(parsed, dict):
         message = str(cast("Manifest", parsed).get("message") or message)
-    text = f"{request}: {status}: {one_line(ValueError(message))}"
+    text = f"{request}: {status}: {one_line(ValueError(message[:2000]))}"
     if status == 404:
         return AbsentError(text)
     if status == 410:
         return _GoneError()
     if status in {401, 403}:
         return ForbiddenError(text)
+    # NB: what is too much for etcd is told as an error of the server's own.
+    if status in {400, 413, 422} or (status == 500 and any(it in message for it in _TOO_MUCH)):
+        return RefusedError(text, frozenset(int(it) for it in _ENTRY.findall(message)))
     return UnavailableError(text)
 
 

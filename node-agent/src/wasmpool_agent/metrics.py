@@ -203,9 +203,9 @@ class Metrics:
         """A worker ended without having been told to."""
         self._worker_restarts.labels(*self._own).inc()
 
-    def status_written(self, *, ok: bool) -> None:
-        """Or tried to."""
-        self._status_writes.labels(*self._own, "ok" if ok else "error").inc()
+    def status_written(self, result: str) -> None:
+        """ok; cut, where the API server would not take all of it; or error."""
+        self._status_writes.labels(*self._own, result).inc()
 
     def text(self) -> bytes:
         """In Prometheus' text format."""

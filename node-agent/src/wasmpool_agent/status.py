@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from wasmpool_agent.status_budget import within_budget
 from wasmpool_api.instance_pool import HUGE_PAGE_RESOURCE, Backing
 from wasmpool_api.instance_pool_node import (
     AgentInfo,
@@ -123,9 +124,11 @@ def build_status(
         conditions=conditions(before.conditions if before else (), findings, generation=generation, now=now),
         slots=node_slots(counts) if counts is not None else None,
         memory=node_memory(shape) if shape is not None else None,
-        workloads=tuple(
-            msgspec.structs.replace(entry, message=_shortened(entry.message))
-            for entry in sorted(workloads, key=lambda entry: (entry.uid, entry.revision))
+        workloads=within_budget(
+            [
+                msgspec.structs.replace(entry, message=_shortened(entry.message))
+                for entry in sorted(workloads, key=lambda entry: (entry.uid, entry.revision))
+            ]
         ),
     )
 

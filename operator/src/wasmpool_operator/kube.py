@@ -16,6 +16,7 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import incluster_config, kube_config
 
+from wasmpool_api.codec import APPLY_PATCH, apply_patch
 from wasmpool_api.meta import MANAGED_BY
 from wasmpool_operator.ports import (
     ClusterError,
@@ -116,8 +117,8 @@ class KubeCluster:
         return await self._must(
             "PATCH",
             resource_of(manifest).path(_namespace(manifest), name) + subresource,
-            body=manifest,
-            content_type="application/apply-patch+yaml",
+            body=apply_patch(manifest),
+            content_type=APPLY_PATCH,
             query={"fieldManager": MANAGED_BY, "force": "true", "fieldValidation": "Strict"},
         )
 

@@ -1,8 +1,11 @@
 """Covers: dictionaries to types and back, and errors that name the field as a person writes it."""
 
-import pytest
+import json
 
-from wasmpool_api.codec import FieldError, decode, encode
+import pytest
+import yaml
+
+from wasmpool_api.codec import FieldError, apply_patch, decode, encode
 from wasmpool_api.instance_pool import InstancePool, InstancePoolSpec
 from wasmpool_api.instance_pool_node import Assignment, NodeWorkload, WorkloadState
 from wasmpool_api.meta import Condition
@@ -116,3 +119,17 @@ def test_a_workload_of_kubernetes_own_metadata_is_read() -> None:
     )
     assert workload.metadata.generation == 3
     assert workload.metadata.owner_references[0].controller
+
+
+CHARACTERS = ["😀", "é", "\x00", "\x1b", "\x7f", "\x85", "\u2028", "\ufeff", "\uffff", '"', "\\ud83d", "\n"]
+
+
+@pytest.mark.parametrize("character", CHARACTERS)
+def test_the_body_of_an_apply_is_the_same_to_json_and_to_yaml(character: str) -> None:
+    manifest = {"message": f"a{character}b: - #"}
+    assert json.loads(apply_patch(manifest)) == manifest
+    assert yaml.safe_load(apply_patch(manifest)) == manifest
+
+
+def test_half_a_character_is_replaced_for_no_api_server_takes_it() -> None:
+    assert json.loads(apply_patch({"message": "a\ud83d"})) == {"message": "a\ufffd"}

@@ -3,6 +3,7 @@
 PortError
 +-- AbsentError        there is no such object
 +-- ForbiddenError     this agent may not read it
++-- RefusedError       never, as it is; less may be taken
 +-- UnavailableError   not now; the same request may work later
 """
 
@@ -24,6 +25,14 @@ class AbsentError(PortError):
 
 class ForbiddenError(PortError):
     """The API server refused; the message is its own."""
+
+
+class RefusedError(PortError):
+    """The API server does not take this content. `entries`: places in status.workloads that it names."""
+
+    def __init__(self, message: str, entries: frozenset[int] = frozenset()) -> None:
+        super().__init__(message)
+        self.entries = entries
 
 
 class UnavailableError(PortError):
@@ -80,5 +89,5 @@ class DesiredState(Objects, Protocol):
         ...
 
     async def publish(self, status: InstancePoolNodeStatus) -> None:
-        """Replaces the status. Raises PortError."""
+        """Replaces the status. Raises PortError; RefusedError where the same one will be refused again."""
         ...

@@ -7,8 +7,9 @@ from typing import Final
 
 from wasmpool_agent.metrics import Metrics
 from wasmpool_agent.status import Counts, Finding, Written, build_status, publish_in
+from wasmpool_agent.status_budget import reductions
 from wasmpool_agent.supervisor.backoff import API
-from wasmpool_agent.supervisor.ports import DesiredState, PortError
+from wasmpool_agent.supervisor.ports import DesiredState, PortError, RefusedError
 from wasmpool_agent.supervisor.promises import ClaimKey
 from wasmpool_agent.supervisor.reserving import Reserver
 from wasmpool_agent.supervisor.state import Clocks, Settings, State
@@ -126,18 +127,37 @@ class Reporter:
 
     async def _publish(self, status: InstancePoolNodeStatus) -> bool:
         try:
-            await self._port.publish(status)
+            cut = await self._publish_as_taken(status)
         except PortError as error:
             log.warning("the status could not be written: %s", error)
-            self._metrics.status_written(ok=False)
+            self._metrics.status_written("error")
             return False
+        # NB: the whole of it, so that what was cut is not taken for a change.
         self._written = Written(status, self._clocks.monotonic())
-        self._metrics.status_written(ok=True)
+        self._metrics.status_written("cut" if cut else "ok")
         announced = frozenset(ClaimKey(entry.uid, entry.revision) for entry in status.workloads)
         if announced != self._state.announced:
             self._state.announced = announced
             self._state.wake.set()
         return True
+
+    async def _publish_as_taken(self, status: InstancePoolNodeStatus) -> bool:
+        """Whether less than `status` had to do: one workload must not keep the others' news back. Raises PortError."""
+        try:
+            await self._port.publish(status)
+        except RefusedError as error:
+            refusal = error
+        else:
+            return False
+        for reduced in reductions(status, refusal.entries):
+            log.warning("the status was refused and is cut: %s", refusal)
+            try:
+                await self._port.publish(reduced)
+            except RefusedError as error:
+                refusal = error
+            else:
+                return True
+        raise refusal
 
     def _findings(self) -> list[Finding]:
         standing = self._reserver.standing
