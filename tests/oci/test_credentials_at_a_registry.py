@@ -213,3 +213,41 @@ def test_a_token_answer_that_is_none_is_no_token() -> None:
 
     with Front(1, answering) as front, pytest.raises(RejectedError, match="characters that no header may have"):
         resolve([RegistrySettings(front.host, plain_http=True)], f"{front.host}/acme/app:1")
+
+
+def test_where_a_redirect_leads_nobody_is_shown_credentials_whatever_he_asks_for(registry: Registry) -> None:
+    with Front(1, lambda _: Say(401, headers={"WWW-Authenticate": 'Basic realm="mine"'})) as thief:
+        away = {"Location": f"http://{thief.host}/v2/acme/app/manifests/1"}
+        with Front(registry.port, lambda _: Say(307, headers=away)) as front:
+            entries = [RegistrySettings(host, plain_http=True) for host in (front.host, thief.host)]
+            with pytest.raises(UnauthorizedError):
+                resolve(entries, f"{front.host}/acme/app:1", login({front.host: ("ada", "secret")}))
+        assert thief.seen
+        assert not any("authorization" in seen.headers for seen in thief.seen)
+
+
+def test_a_token_service_that_says_400_leaves_the_next_credential_its_turn() -> None:
+    right = "Basic " + base64.b64encode(b"ada:right").decode()
+
+    def answering(seen: Seen) -> Pass | Say:
+        if seen.path.startswith("/token"):
+            good = seen.headers.get("authorization") == right
+            return Say(200, b'{"token": "good"}') if good else Say(400, b'{"error": "no such user"}')
+        if seen.headers.get("authorization") == "Bearer good":
+            return Say(404)
+        return Say(401, headers={"WWW-Authenticate": f'Bearer realm="http://{front.host}/token"'})
+
+    with Front(1, answering) as front:
+        entries = [RegistrySettings(front.host, plain_http=True)]
+        credentials = login({f"{front.host}/acme": ("ada", "other"), front.host: ("ada", "right")})
+        with pytest.raises(UnauthorizedError, match=r"400: no such user.*; .*404"):
+            resolve(entries, f"{front.host}/acme/app:1", credentials)
+
+
+def test_what_is_signed_in_a_url_is_in_no_message(registry: Registry) -> None:
+    away = {"Location": "https://storage.invalid/blob?X-Signature=s3cr3t&X-Other=1"}
+    with Front(registry.port, lambda _: Say(307, headers=away)) as front, pytest.raises(PullError) as caught:
+        resolve([RegistrySettings(front.host, plain_http=True)], f"{front.host}/acme/app:1")
+    chain: BaseException | None = caught.value
+    assert "storage.invalid" in str(chain)
+    assert "s3cr3t" not in str(chain)

@@ -171,3 +171,70 @@ def test_a_tar_with_other_bytes_somewhere_is_a_layer_or_refused(at: int, other: 
     layer[at : at + len(other)] = other
     with contextlib.suppress(ArtifactInvalidError, TooLargeError):
         found(bytes(layer))
+
+
+def test_of_many_headers_nothing_is_gathered() -> None:
+    """Each is within its bound; together they would be gigabytes."""
+    with pytest.raises(ArtifactInvalidError, match="more than 4 headers for one entry"):
+        found(_headers(5))
+
+
+def _headers(count: int) -> bytes:
+    record = f"{60_000} comment=".encode()
+    record += b"x" * (60_000 - len(record) - 1) + b"\n"
+    blocks = b""
+    for _ in range(count):
+        info = tarfile.TarInfo("pax")
+        info.type, info.size = tarfile.XHDTYPE, len(record)
+        blocks += info.tobuf(tarfile.USTAR_FORMAT) + record + bytes(-len(record) % 512)
+    return blocks
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [("a" * 5000 + ".wasm", "a path of 5005 bytes, allowed are 4096"), ("a/" * 100 + "b.wasm", "101 parts")],
+)
+def test_paths_are_bounded(path: str, problem: str) -> None:
+    with pytest.raises(ArtifactInvalidError, match=problem):
+        found(written((tarfile.TarInfo(path), WASM)))
+
+
+def test_whiteouts_cost_one_look_each() -> None:
+    """As many as there may be, of a lower layer as full as it may be: minutes where each is compared with each."""
+    deep = "/".join("d" * 40)
+    lower = written(*((tarfile.TarInfo(f"{deep}/{number}.wasm"), b"") for number in range(250)))
+    upper = written(
+        *((tarfile.TarInfo(f"{deep}/.wh.gone-{number}"), b"") for number in range(20_000)),
+        *((tarfile.TarInfo(f"{deep}/.wh.{number}.wasm"), b"") for number in range(249)),
+    )
+    looks = 0
+
+    def counted() -> None:
+        nonlocal looks
+        looks += 1
+
+    blobs = [
+        Layer(Descriptor("application/vnd.oci.image.layer.v1.tar", f"sha256:{it:064}", len(data)), io.BytesIO(data))
+        for it, data in enumerate((lower, upper))
+    ]
+    assert find_wasm(blobs, 100_000_000, counted) == b""
+    assert looks < 500_000
+
+
+def test_who_waits_no_more_ends_it_between_two_pieces() -> None:
+    class GoneError(Exception):
+        pass
+
+    pieces = 0
+
+    def go_on() -> None:
+        nonlocal pieces
+        pieces += 1
+        if pieces > 10:
+            raise GoneError
+
+    data = written((tarfile.TarInfo("app.wasm"), WASM + bytes(50_000_000)))
+    described = Descriptor("application/vnd.oci.image.layer.v1.tar", f"sha256:{0:064}", len(data))
+    with pytest.raises(GoneError):
+        find_wasm([Layer(described, io.BytesIO(data))], 100_000_000, go_on)
+    assert pieces == 11

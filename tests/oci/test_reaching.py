@@ -2,16 +2,20 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cluster.certificates import Trust
 from tests.oci.front import ConnectProxy, Front, Pass, Say, Seen
-from tests.oci.pulling import login, module, pull, resolve, with_client
+from tests.oci.pulling import MOST, QUICK, login, module, pull, resolve, with_client
 from tests.oci.registry import Registry
 from wasmpool_agent.oci.client import RegistryClient
+from wasmpool_agent.oci.credentials import NO_CREDENTIALS
 from wasmpool_agent.oci.errors import (
     AddressForbiddenError,
     NotFoundError,
@@ -85,13 +89,43 @@ def test_metadata_services_are_never_asked_whatever_is_set(host: str) -> None:
 def test_a_name_that_leads_to_a_forbidden_address_is_not_asked(
     monkeypatch: pytest.MonkeyPatch, registry: Registry
 ) -> None:
-    async def lying(self: object, host: str, port: int, **_: object) -> list[object]:
+    def lying(host: str, port: int, *_: object) -> list[object]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", port))]
 
     # The machine's name service is what can't be had otherwise: all above it is real.
-    monkeypatch.setattr(asyncio.base_events.BaseEventLoop, "getaddrinfo", lying)
+    monkeypatch.setattr(socket, "getaddrinfo", lying)
     with pytest.raises(AddressForbiddenError, match=r"169\.254\.169\.254 is never contacted: it is link-local"):
         resolve([], "images.example.com/acme/app:1")
+
+
+def test_a_name_service_that_says_nothing_is_temporary_and_holds_up_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, registry: Registry, wasm: bytes, downloads: Path
+) -> None:
+    asked, answer, real = threading.Semaphore(0), threading.Event(), socket.getaddrinfo
+
+    def stuck(host: str, *rest: Any) -> object:
+        if host == "127.0.0.1":
+            return real(host, *rest)
+        asked.release()
+        answer.wait(30)
+        raise OSError("too late")
+
+    monkeypatch.setattr(socket, "getaddrinfo", stuck)
+
+    async def work(client: RegistryClient) -> bytes:
+        waiting = [asyncio.create_task(client.resolve(parse(f"{name}.example/a:1"))) for name in "abcdefgh"]
+        try:
+            assert await asyncio.to_thread(asked.acquire, timeout=10)
+            resolved = await client.resolve(parse(f"{registry.host}/acme/app:1"))
+            module = await client.fetch(resolved, NO_CREDENTIALS, downloads, MOST)
+            said = await asyncio.gather(*waiting, return_exceptions=True)
+            assert all(isinstance(it, UnreachableError) and "no name server has said" in str(it) for it in said), said
+            return module
+        finally:
+            answer.set()
+
+    limits = replace(QUICK, connect_seconds=0.3, attempts=1)
+    assert with_client([RegistrySettings(registry.host, plain_http=True)], work, limits=limits) == wasm
 
 
 def test_nobody_there_is_temporary() -> None:

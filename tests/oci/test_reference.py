@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wasmpool_agent.oci.errors import ReferenceInvalidError
@@ -86,6 +86,7 @@ def test_the_canonical_text_of_a_reference_means_the_same(
     assert parsed.tag == (tag if tag is not None or digest is not None else "latest")
 
 
+@example("A/0")
 @given(st.text(max_size=200) | st.from_regex(r"[a-zA-Z0-9./:@_-]{0,60}", fullmatch=True))
 def test_whatever_is_given_is_a_reference_or_refused(text: str) -> None:
     try:

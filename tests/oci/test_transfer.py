@@ -3,17 +3,29 @@
 import asyncio
 import hashlib
 import multiprocessing
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.oci.front import Front, Pass, Say, Seen
 from tests.oci.pulling import MOST, QUICK, login, module, pull, resolve, with_client
-from tests.oci.registry import Registry
+from tests.oci.registry import Registry, tar
 from wasmpool_agent.oci.client import RegistryClient, Resolved
 from wasmpool_agent.oci.credentials import NO_CREDENTIALS
-from wasmpool_agent.oci.errors import DigestMismatchError, PullError, TooLargeError, UnreachableError
+from wasmpool_agent.oci.errors import (
+    ArtifactInvalidError,
+    DigestMismatchError,
+    PullError,
+    TooLargeError,
+    TooSlowError,
+    UnauthorizedError,
+    UnreachableError,
+)
+from wasmpool_agent.oci.manifest import Descriptor
+from wasmpool_agent.oci.parts import STALE_SECONDS, Origin, remove_stale
 from wasmpool_agent.oci.reference import parse
 from wasmpool_agent.oci.settings import Limits, RegistrySettings
 
@@ -42,6 +54,12 @@ def front(registry: Registry) -> Iterator[Front]:
 
 def plain(front: Front) -> list[RegistrySettings]:
     return [RegistrySettings(front.host, plain_http=True)]
+
+
+def part_of(front: Front, layer: str, scope: str = "", size: int = SIZE) -> str:
+    """The name of its file."""
+    described = Descriptor("application/wasm", layer, size)
+    return Origin(front.host, "acme/app", scope).file_name(described)
 
 
 def blobs(front: Front) -> list[Seen]:
@@ -88,13 +106,67 @@ def test_the_whole_may_not_take_longer_than_is_allowed(front: Front, wasm: bytes
 
 
 def test_a_part_of_a_killed_process_is_gone_on_from(front: Front, wasm: bytes, layer: str, downloads: Path) -> None:
-    (downloads / f"{layer.replace(':', '-')}.part").write_bytes(wasm[:3_000_000])
+    (downloads / part_of(front, layer)).write_bytes(wasm[:3_000_000])
     assert pull(plain(front), f"{front.host}/acme/app:1", downloads) == wasm
     assert [seen.headers.get("range") for seen in blobs(front)] == ["bytes=3000000-"]
 
 
+def test_what_came_for_one_is_never_gone_on_from_for_another(
+    front: Front, wasm: bytes, layer: str, downloads: Path
+) -> None:
+    (downloads / part_of(front, layer, scope="team-a")).write_bytes(wasm)
+    front.rule = lambda seen: Say(403) if seen.is_blob else Pass()
+
+    async def work(client: RegistryClient) -> bytes:
+        resolved = await client.resolve(parse(f"{front.host}/acme/app:1"))
+        return await client.fetch(resolved, NO_CREDENTIALS, downloads, MOST, scope="team-b")
+
+    with pytest.raises(UnauthorizedError):
+        with_client(plain(front), work)
+    assert [path.name for path in downloads.iterdir()] == [part_of(front, layer, scope="team-a")]
+
+
+@pytest.mark.parametrize("difference", ["registry", "repository", "scope", "size"])
+def test_a_part_is_another_one_whatever_differs(difference: str) -> None:
+    described = Descriptor("application/wasm", f"sha256:{'0' * 64}", 2 if difference == "size" else 1)
+    whose = {"registry": "a", "repository": "b", "scope": "c"}
+    one = Origin(**whose).file_name(Descriptor("application/wasm", f"sha256:{'0' * 64}", 1))
+    assert Origin(**{**whose, **({difference: "x"} if difference in whose else {})}).file_name(described) != one
+
+
+def test_what_is_refused_for_good_leaves_no_part(front: Front, downloads: Path, registry: Registry) -> None:
+    registry.push_image("acme/two:1", [tar({"a.wasm": module(), "b.wasm": module()})])
+    with pytest.raises(ArtifactInvalidError, match=r"2 \.wasm files"):
+        pull(plain(front), f"{front.host}/acme/two:1", downloads)
+    assert not list(downloads.iterdir())
+
+
+def test_what_nobody_goes_on_with_is_removed_in_the_end(downloads: Path) -> None:
+    names = {"old": b"x", "new": b"x", "empty": b""}
+    for name, content in names.items():
+        (downloads / f"{name}.part").write_bytes(content)
+    now = (downloads / "new.part").stat().st_mtime
+    os.utime(downloads / "old.part", (now - 2 * STALE_SECONDS,) * 2)
+    remove_stale(downloads, now)
+    assert [path.name for path in downloads.iterdir()] == ["new.part"]
+
+
+def test_a_registry_that_drips_is_given_up_and_may_be_asked_again(front: Front, wasm: bytes, downloads: Path) -> None:
+    slow = replace(QUICK, least_bytes_per_second=1e9, slow_seconds=0.0)
+
+    async def work(client: RegistryClient) -> bytes:
+        resolved = await client.resolve(parse(f"{front.host}/acme/app:1"))
+        return await client.fetch(resolved, NO_CREDENTIALS, downloads, MOST)
+
+    with pytest.raises(TooSlowError, match=r"fewer than 1e\+09 bytes per second come") as caught:
+        with_client(plain(front), work, limits=slow)
+    assert caught.value.temporary
+    assert len(blobs(front)) == 1
+    assert pull(plain(front), f"{front.host}/acme/app:1", downloads) == wasm
+
+
 def test_a_part_that_is_whole_costs_no_request(front: Front, wasm: bytes, layer: str, downloads: Path) -> None:
-    (downloads / f"{layer.replace(':', '-')}.part").write_bytes(wasm)
+    (downloads / part_of(front, layer)).write_bytes(wasm)
     assert pull(plain(front), f"{front.host}/acme/app:1", downloads) == wasm
     assert not blobs(front)
 

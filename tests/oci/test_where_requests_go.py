@@ -18,6 +18,8 @@ from wasmpool_agent.oci.settings import Registries, RegistrySettings
     [
         "169.254.169.254", "169.254.0.1",
         "fe80::1", "fe80::1%eth0", "fd00:ec2::254", "100.100.100.200", "0.0.0.1", "::",
+        "fd20:ce::254", "fd00:ec2::23", "fd00:c1::a9fe:a9fe", "fd00:42::42", "fec0::1", "::169.254.169.254",
+        "64:ff9b:1::a9fe:a9fe", "64:ff9b:1:a9fe:a9:fe00::",
         "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "224.0.0.1", "ff02::1", "nonsense", "",
     ],
 )  # fmt: skip
@@ -25,7 +27,7 @@ def test_is_never_asked_even_if_it_is_set(address: str) -> None:
     assert why_forbidden(address, loopback=True)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", "::127.0.0.1"])
 def test_loopback_is_asked_if_it_is_set(address: str) -> None:
     assert "loopback" in why_forbidden(address, loopback=False)
     assert not why_forbidden(address, loopback=True)

@@ -8,7 +8,12 @@ _NEVER: Final = tuple(
     for network, why in (
         ("169.254.0.0/16", "is link-local, where metadata services are"),
         ("fe80::/10", "is link-local"),
+        ("fec0::/10", "is site-local"),
         ("fd00:ec2::254/128", "is a metadata service"),
+        ("fd00:ec2::23/128", "is a metadata service"),
+        ("fd20:ce::254/128", "is a metadata service"),
+        ("fd00:c1::a9fe:a9fe/128", "is a metadata service"),
+        ("fd00:42::42/128", "is a metadata service"),
         ("100.100.100.200/32", "is a metadata service"),
         ("168.63.129.16/32", "is a metadata service"),
         ("192.0.0.192/32", "is a metadata service"),
@@ -20,6 +25,8 @@ _NEVER: Final = tuple(
     )
 )
 _NAT64: Final = ip_network("64:ff9b::/96")
+_LOCAL_NAT64: Final = ip_network("64:ff9b:1::/48")
+_COMPATIBLE: Final = ip_network("::/96")
 
 
 def why_forbidden(text: str, *, loopback: bool) -> str:
@@ -42,6 +49,9 @@ def _meant(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Addres
     if isinstance(address, IPv4Address):
         return (address,)
     inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64:
-        inner.append(IPv4Address(int(address) & 0xFFFFFFFF))
+    number = int(address)
+    if address in _NAT64 or address in _LOCAL_NAT64 or (address in _COMPATIBLE and number > 1):
+        inner.append(IPv4Address(number & 0xFFFFFFFF))
+    if address in _LOCAL_NAT64:  # RFC 6052: after 48 bits, around the eight that are always zero
+        inner.append(IPv4Address((number >> 64 & 0xFFFF) << 16 | number >> 40 & 0xFFFF))
     return (address, *(one for one in inner if one is not None))

@@ -10,7 +10,14 @@ from typing import TypeVar
 from wasmpool_agent.oci.auth import Tokens
 from wasmpool_agent.oci.challenge import parse_challenges
 from wasmpool_agent.oci.credentials import ANONYMOUS, Credential, Credentials
-from wasmpool_agent.oci.errors import NotFoundError, PullError, UnauthorizedError, UnreachableError, all_of
+from wasmpool_agent.oci.errors import (
+    NotFoundError,
+    PullError,
+    TooSlowError,
+    UnauthorizedError,
+    UnreachableError,
+    all_of,
+)
 from wasmpool_agent.oci.reference import Reference
 from wasmpool_agent.oci.settings import Endpoint, Limits, Registries
 from wasmpool_agent.oci.transport import Answer, Request, Transport
@@ -83,7 +90,8 @@ class Asking:
         header = tokens.known(endpoint, credential)
         for last in (False, True):
             async with self.means.transport.open(request.authorized(header)) as answer:
-                if answer.status != 401 or last:
+                # NB: what a server asks for to which we were only redirected is not for these credentials to give.
+                if answer.status != 401 or last or not answer.asked:
                     if answer.status == 401:
                         tokens.forget(endpoint, credential)
                     yield answer, credential.fingerprint if header is not None else ANONYMOUS.fingerprint
@@ -127,7 +135,7 @@ class Asking:
                 reached = progress()
                 failures = 1 if reached > before else failures + 1
                 before = reached
-                if not error.temporary or failures >= attempts:
+                if not error.temporary or failures >= attempts or isinstance(error, TooSlowError):
                     raise
                 await self.means.sleep(self._wait(failures, error.retry_after))
 

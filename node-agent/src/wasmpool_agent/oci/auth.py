@@ -85,6 +85,8 @@ class Tokens:
         request = _token_request(endpoint, credential, challenge, asked)
         began = self._now()
         async with self._transport.open(request) as answer:
+            if answer.status == 400:  # how some say that they do not know this user: another credential may do
+                raise UnauthorizedError(str(await answer.refusal()), status=400)
             if answer.status != 200:
                 raise await answer.refusal()
             data = await answer.read(MOST_ANSWER_BYTES)

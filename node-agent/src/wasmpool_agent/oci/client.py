@@ -19,13 +19,17 @@ from wasmpool_agent.oci.errors import ArtifactInvalidError, DigestMismatchError,
 from wasmpool_agent.oci.layers import WASM_MAGIC, Layer, find_wasm
 from wasmpool_agent.oci.manifest import ACCEPTED, PLATFORMS, Content, Kind, read
 from wasmpool_agent.oci.manifest import MOST_BYTES as MOST_MANIFEST_BYTES
-from wasmpool_agent.oci.parts import Part, in_thread
+from wasmpool_agent.oci.parts import Origin, Part, unpacking
 from wasmpool_agent.oci.reference import Reference, is_digest
 from wasmpool_agent.oci.settings import Endpoint, Limits, Registries, RegistrySettings
 from wasmpool_agent.oci.transfer import Transfer
 from wasmpool_agent.oci.transport import Request, Transport
+from wasmpool_agent.oci.turns import Turns
 
 MOST_INDEXES: Final = 2
+RESOLVES: Final = 16
+RESOLVES_OF_ONE: Final = 4
+"""At a time, and of one tenant while others wait: each may hold a manifest in memory."""
 _ACCEPT: Final = {"Accept": ", ".join(ACCEPTED)}
 _Result = TypeVar("_Result")
 
@@ -78,6 +82,7 @@ class RegistryClient:
         Raises SettingsInvalidError.
         """
         self._limits = limits or Limits()
+        self._resolves = Turns(RESOLVES, RESOLVES_OF_ONE)
         registries = Registries(settings)
         self._transport = Transport(registries, self._limits, _user_agent(), environment if trust_env else {})
         tokens = Tokens(self._transport, lambda: asyncio.get_running_loop().time())
@@ -100,12 +105,17 @@ class RegistryClient:
         *,
         seconds: float | None = None,
         platforms: tuple[str, ...] = PLATFORMS,
+        scope: str = "",
     ) -> Resolved:
-        """Pins the reference and finds the module's layers. `platforms`: of an index, in the order of preference."""
+        """Pins the reference and finds the module's layers. `platforms`: of an index, in the order of preference.
+
+        `scope`: for whom, as the caller tells tenants apart: each has its turn.
+        """
         asking = Asking(self._means, reference, credentials)
-        return await asking.within(
-            seconds or self._limits.resolve_seconds, "resolving", _resolve(asking, reference, platforms)
-        )
+        async with self._resolves.turn(scope):
+            return await asking.within(
+                seconds or self._limits.resolve_seconds, "resolving", _resolve(asking, reference, platforms)
+            )
 
     async def authorize(
         self, reference: Reference, credentials: Credentials = NO_CREDENTIALS, *, seconds: float | None = None
@@ -130,10 +140,14 @@ class RegistryClient:
         on_bytes: Callable[[int], None] = lambda _: None,
         *,
         seconds: float | None = None,
+        before_load: Callable[[int], Awaitable[None]] | None = None,
+        scope: str = "",
     ) -> bytes:
         """The module. `directory`: for what is not whole yet; nothing of it stays there after success.
 
-        `on_bytes`: called with the number of bytes of each chunk that came over the network.
+        `on_bytes`: called with the number of bytes of each chunk that came over the network. `before_load`: awaited
+        with the most that the module can have, once all is on disk and before any of it is in memory. `scope`: for
+        whom, as the caller tells tenants apart: what was loaded for one is never gone on from for another.
         """
         if resolved.size_bytes > most_bytes:
             raise TooLargeError(
@@ -143,21 +157,31 @@ class RegistryClient:
         return await asking.within(
             seconds or self._limits.fetch_seconds,
             "fetching",
-            self._fetch(asking, resolved, directory, most_bytes, on_bytes),
+            self._fetch(asking, resolved, directory, most_bytes, on_bytes, before_load, scope),
         )
 
     async def _fetch(
-        self, asking: Asking, resolved: Resolved, directory: Path, most_bytes: int, on_bytes: Callable[[int], None]
+        self,
+        asking: Asking,
+        resolved: Resolved,
+        directory: Path,
+        most_bytes: int,
+        on_bytes: Callable[[int], None],
+        before_load: Callable[[int], Awaitable[None]] | None,
+        scope: str,
     ) -> bytes:
+        origin = Origin(resolved.reference.registry, resolved.reference.repository, scope)
         async with AsyncExitStack() as held:
             parts: dict[str, Part] = {}
             # NB: always in the same order, so that two processes do not wait for each other's
             for described in sorted(resolved.content.layers, key=lambda it: it.digest):
                 if described.digest not in parts:
-                    part = await held.enter_async_context(Part.held(directory, described, self._means.sleep))
+                    part = await held.enter_async_context(Part.held(directory, described, origin, self._means.sleep))
                     await Transfer(asking, described, part, on_bytes).run()
                     parts[described.digest] = part
-            data = await _module(resolved, parts, most_bytes)
+            if before_load is not None:
+                await before_load(resolved.size_bytes if resolved.kind is Kind.ARTIFACT else most_bytes)
+            data = await _module(resolved, parts, most_bytes, self._limits.unpack_seconds)
             for part in parts.values():
                 part.remove()
             return data
@@ -208,11 +232,13 @@ def _right(asking: Asking, reference: Reference) -> Callable[[Endpoint, Credenti
     return head
 
 
-async def _module(resolved: Resolved, parts: dict[str, Part], most_bytes: int) -> bytes:
+async def _module(resolved: Resolved, parts: dict[str, Part], most_bytes: int, seconds: float) -> bytes:
     layers = resolved.content.layers
     if resolved.kind is Kind.IMAGE:
         files = [Layer(layer, parts[layer.digest].file) for layer in layers]
-        return await in_thread(lambda: _named(resolved.reference, lambda: find_wasm(files, most_bytes)))
+        return await unpacking(
+            lambda go_on: _named(resolved.reference, lambda: find_wasm(files, most_bytes, go_on)), seconds
+        )
     data = await parts[layers[0].digest].content()
     if not data.startswith(WASM_MAGIC):
         start = data[:4].hex(" ") or "nothing"

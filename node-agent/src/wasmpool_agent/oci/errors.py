@@ -13,6 +13,7 @@ Exception
     +-- RejectedError           another answer that is no success
     +-- UnreachableError        no answer, or one that says: not now
         +-- AddressForbiddenError   where it is, nothing is ever asked
+        +-- TooSlowError            bytes come, and too few
 """
 
 from collections.abc import Sequence
@@ -97,6 +98,10 @@ class AddressForbiddenError(UnreachableError):
     """Where it is, nothing is ever asked."""
 
     temporary = False
+
+
+class TooSlowError(UnreachableError):
+    """Bytes come, and so few that others need not wait for them."""
 
 
 def shown(text: str, most: int = MOST_SHOWN) -> str:

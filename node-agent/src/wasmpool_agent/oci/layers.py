@@ -1,11 +1,13 @@
 """The one .wasm file of a plain image, over all its layers. Runs in a thread: it unpacks.
 
 Twice: once for the names, and once more for the content of the one that is left. What is not wanted is never kept.
+The work is linear in the layers' unpacked size, and whoever waits can end it between two pieces.
 """
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import BinaryIO, Final
 
 from wasmpool_agent.oci.errors import ArtifactInvalidError, TooLargeError, shown
@@ -15,7 +17,7 @@ from wasmpool_agent.oci.tar import Entry, TarError, Type, entries
 UNPACKED_FACTOR: Final = 4
 UNPACKED_MORE: Final = 1024 * 1024
 """All layers together may unpack to so many times what the module may have, and so much more: tars are padded."""
-MOST_NAMES: Final = 4096
+MOST_NAMES: Final = 256
 WASM_MAGIC: Final = b"\0asm"
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
@@ -41,10 +43,10 @@ class _Place:
     size: int
 
 
-def find_wasm(layers: Sequence[Layer], most_bytes: int) -> bytes:
-    """Its content. Raises ArtifactInvalidError, TooLargeError."""
+def find_wasm(layers: Sequence[Layer], most_bytes: int, go_on: Callable[[], None] = lambda: None) -> bytes:
+    """Its content. `go_on` is called between two pieces, and may raise. Raises ArtifactInvalidError, TooLargeError."""
     most_unpacked = most_bytes * UNPACKED_FACTOR + UNPACKED_MORE
-    budget = _Budget(most_unpacked)
+    budget = _Budget(most_unpacked, go_on)
     found: dict[str, _Place] = {}
     for number, layer in enumerate(layers):
         _apply(found, number, layer, budget)
@@ -54,7 +56,7 @@ def find_wasm(layers: Sequence[Layer], most_bytes: int) -> bytes:
         raise ArtifactInvalidError(f"{shown(name)} is a hard link in the image; allowed is a file")
     if place.size > most_bytes:
         raise TooLargeError(f"{shown(name)} has {place.size} bytes in the image, allowed are {most_bytes}")
-    return _content(layers[place.layer], place, _Budget(most_unpacked))
+    return _content(layers[place.layer], place, _Budget(most_unpacked, go_on))
 
 
 def _only(found: dict[str, _Place], layers: int) -> str:
@@ -70,39 +72,53 @@ def _only(found: dict[str, _Place], layers: int) -> str:
 
 def _apply(found: dict[str, _Place], layer_number: int, layer: Layer, budget: "_Budget") -> None:
     """What this layer removes of the lower ones, then what it adds: whiteouts are for lower layers only."""
-    removed: list[str] = []
+    removal = _Removal(found)
     added: dict[str, _Place] = {}
     for number, entry in enumerate(_entries(layer, budget)):
         directory, _, name = entry.path.rpartition("/")
         if name == _OPAQUE:
-            removed.append(f"{directory}/" if directory else "")
+            removal.below(directory)
         elif name.startswith(_WHITEOUT):
-            gone = f"{directory}/{name[len(_WHITEOUT) :]}".lstrip("/")
-            removed += [gone, f"{gone}/"]
+            removal.of(f"{directory}/{name[len(_WHITEOUT) :]}".lstrip("/"))
         else:
             if entry.type is not Type.DIRECTORY:  # it may be where a directory was
-                removed += [entry.path, f"{entry.path}/"]
+                removal.of(entry.path)
                 added.pop(entry.path, None)
             if entry.type in {Type.FILE, Type.HARD_LINK} and name.endswith(_SUFFIX):
                 added[entry.path] = _Place(layer_number, number, entry.type, entry.size)
-        if len(removed) > MOST_NAMES:
-            _remove(found, removed)
-            removed = []
         if len(added) > MOST_NAMES:
             raise ArtifactInvalidError(f"the image has more than {MOST_NAMES} {_SUFFIX} files; one is allowed")
-    _remove(found, removed)
+    removal.carry_out()
     found |= added
 
 
-def _remove(found: dict[str, _Place], removed: list[str]) -> None:
-    """`removed`: paths, and directories with a slash at the end; an empty one is all."""
-    if not found:
-        return
-    paths = set(removed)
-    for name in list(found):
-        parents = (name[: at + 1] for at, char in enumerate(name) if char == "/")
-        if name in paths or "" in paths or any(parent in paths for parent in parents):
-            del found[name]
+class _Removal:
+    """Of what lower layers have. Remembers only what concerns that, so each entry costs one look."""
+
+    def __init__(self, found: dict[str, _Place]) -> None:
+        self._found = found
+        self._concerned = {path for name in found for path in (name, *_parents(name))}
+        self._paths: set[str] = set()
+
+    def of(self, path: str) -> None:
+        """A file, or a directory with all that is in it."""
+        self._paths |= {path, f"{path}/"} & self._concerned
+
+    def below(self, directory: str) -> None:
+        """All that is in a directory; the root's name is empty."""
+        self._paths |= {f"{directory}/" if directory else ""} & self._concerned
+
+    def carry_out(self) -> None:
+        """Removes it."""
+        for name in list(self._found):
+            if name in self._paths or any(parent in self._paths for parent in _parents(name)):
+                del self._found[name]
+
+
+def _parents(name: str) -> Iterator[str]:
+    """With a slash at the end; the root is empty."""
+    yield ""
+    yield from (name[: at + 1] for at, char in enumerate(name) if char == "/")
 
 
 def _content(layer: Layer, place: _Place, budget: "_Budget") -> bytes:
@@ -111,9 +127,11 @@ def _content(layer: Layer, place: _Place, budget: "_Budget") -> bytes:
     try:
         for number, entry in enumerate(_entries_of(reader, layer)):
             if number == place.number:
-                data = reader.read(entry.size)
-                if len(data) == entry.size:
-                    return data
+                content = BytesIO()
+                while piece := reader.read(min(entry.size - content.tell(), _CHUNK)):
+                    content.write(piece)
+                if content.tell() == entry.size:
+                    return content.getvalue()
     except (TarError, zlib.error) as error:
         raise _unreadable(layer, error) from error
     raise ArtifactInvalidError(f"layer {layer.described} ends within the module")
@@ -142,9 +160,11 @@ def _unreadable(layer: Layer, error: Exception) -> ArtifactInvalidError:
 @dataclass(slots=True)
 class _Budget:
     most: int
+    go_on: Callable[[], None]
     used: int = 0
 
     def spend(self, size: int) -> None:
+        self.go_on()
         self.used += size
         if self.used > self.most:
             raise TooLargeError(f"the image's layers unpack to more than {self.most} bytes, which is what is allowed")
@@ -171,6 +191,7 @@ class _Reader:
         return self._ahead.startswith(magic)
 
     def read(self, size: int) -> bytes:
+        self._budget.go_on()
         while len(self._ahead) < size and self._fill():
             pass
         data = bytes(self._ahead[:size])

@@ -1,5 +1,6 @@
-"""A download that is not whole yet: <directory>/<digest>.part, with - for the digest's colon.
+"""A download that is not whole yet, in a file whose name says for whom, from where and of what it is: see `held`.
 
+What one tenant's registry has sent is never gone on from for another's, so that nobody completes what he could not get.
 It belongs to whoever holds its lock (flock), be it another process. What a killed one left is hashed and gone on from.
 Raises OSError where the disk does.
 """
@@ -8,14 +9,20 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import threading
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol, TypeVar
 
+from wasmpool_agent.oci.errors import PullError, TooLargeError
 from wasmpool_agent.oci.manifest import Descriptor
 
 LOCK_SECONDS: Final = 0.1
+STALE_SECONDS: Final = 24 * 3600.0
+_SUFFIX: Final = ".part"
 _CHUNK: Final = 1024 * 1024
 _Result = TypeVar("_Result")
 
@@ -23,6 +30,20 @@ _Result = TypeVar("_Result")
 class _Hash(Protocol):
     def update(self, data: bytes, /) -> None: ...
     def hexdigest(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """`scope`: for whom, as the caller tells tenants apart."""
+
+    registry: str
+    repository: str
+    scope: str
+
+    def file_name(self, described: Descriptor) -> str:
+        """Different for whatever differs."""
+        whose = "\n".join((self.scope, self.registry, self.repository, described.digest, str(described.size)))
+        return f"{hashlib.sha256(whose.encode()).hexdigest()}{_SUFFIX}"
 
 
 class Part:
@@ -108,17 +129,28 @@ class Part:
     @classmethod
     @asynccontextmanager
     async def held(
-        cls, directory: Path, described: Descriptor, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        cls,
+        directory: Path,
+        described: Descriptor,
+        origin: Origin,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> AsyncGenerator["Part"]:
-        """The part of this blob, once nobody else has it."""
-        path = directory / f"{described.digest.replace(':', '-')}.part"
+        """The part of this blob, once nobody else has it. It stays where it may be gone on from, and else does not."""
+        path = directory / origin.file_name(described)
         while (file := await in_thread(lambda: _locked(path))) is None:
             await sleep(LOCK_SECONDS)
         try:
             part = cls(path, file, described)
             await in_thread(part._resume)
             yield part
+        except PullError as error:
+            if not error.temporary:
+                path.unlink(missing_ok=True)
+            raise
         finally:
+            with suppress(FileNotFoundError):
+                if not os.fstat(file.fileno()).st_size:
+                    path.unlink()
             file.close()  # the lock goes with it
 
 
@@ -147,3 +179,39 @@ async def in_thread(function: Callable[[], _Result]) -> _Result:
     except asyncio.CancelledError:
         await asyncio.wait([running])
         raise
+
+
+async def unpacking(work: Callable[[Callable[[], None]], _Result], seconds: float) -> _Result:
+    """In a thread, which ends soon after whoever waits has gone, or the time is over. Raises TooLargeError then.
+
+    `work` calls what it is given between two pieces.
+    """
+    gone = threading.Event()
+    end = time.monotonic() + seconds
+
+    def go_on() -> None:
+        if gone.is_set():
+            raise asyncio.CancelledError
+        if time.monotonic() > end:
+            raise TooLargeError(f"unpacking it took more than {seconds:g} s, which is what is allowed")
+
+    running = asyncio.get_running_loop().run_in_executor(None, work, go_on)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        gone.set()
+        await asyncio.wait([running])
+        raise
+
+
+def remove_stale(directory: Path, now: float, seconds: float = STALE_SECONDS) -> None:
+    """Parts that nobody has gone on with for so long, and empty ones. For a start: nobody must be at work there.
+
+    `now`: seconds since 1970, as file times are.
+    """
+    oldest = now - seconds
+    for path in directory.glob(f"*{_SUFFIX}"):
+        with suppress(FileNotFoundError):
+            found = path.stat()
+            if found.st_mtime < oldest or not found.st_size:
+                path.unlink()

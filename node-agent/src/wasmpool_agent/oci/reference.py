@@ -101,6 +101,8 @@ def parse(text: str) -> Reference:
     registry, repository = _split(path)
     if not is_host(registry):
         raise ReferenceInvalidError(text, f"{registry!r} is no host or host:port")
+    if not _tells_itself_from_a_user(registry.lower()):
+        raise ReferenceInvalidError(text, f"{registry!r} is a host without a dot; allowed is host:port then")
     if len(repository) > MOST_REPOSITORY:
         raise ReferenceInvalidError(
             text, f"the repository has {len(repository)} characters, allowed are {MOST_REPOSITORY}"
@@ -120,9 +122,13 @@ def parse(text: str) -> Reference:
 def _split(path: str) -> tuple[str, str]:
     first, slash, rest = path.partition("/")
     # The distribution grammar: without a dot or port the first part is a user of Docker Hub, not a host.
-    if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
+    if slash and (_tells_itself_from_a_user(first) or first != first.lower()):
         return first, rest
     return DOCKER_HUB, path
+
+
+def _tells_itself_from_a_user(host: str) -> bool:
+    return "." in host or ":" in host or host == "localhost"
 
 
 def _port_is_possible(host: str) -> bool:

@@ -13,6 +13,10 @@ BLOCK: Final = 512
 MOST_HEADER_BYTES: Final = 64 * 1024
 MOST_ENTRIES: Final = 200_000
 MOST_SIZE_DIGITS: Final = 19
+MOST_PATH_BYTES: Final = 4096
+MOST_DEPTH: Final = 64
+MOST_HEADERS: Final = 4
+"""Before the entry that they are about: x, g, L and K, each once."""
 
 
 class TarError(Exception):
@@ -54,12 +58,14 @@ class Entry:
     size: int
 
 
+_SPARSE: Final = "sparse"
 _TYPES: Final = {b"0": Type.FILE, b"\0": Type.FILE, b"7": Type.FILE, b"5": Type.DIRECTORY, b"1": Type.HARD_LINK}
 
 
 def entries(reader: Reader) -> Iterator[Entry]:
     """Each with the reader at its content: it may be read, or not. Raises TarError."""
     extra: dict[str, bytes] = {}
+    headers = 0
     for _ in range(MOST_ENTRIES):
         header = reader.read(BLOCK)
         if not header.strip(b"\0"):  # two blocks of zeros end it, and some writers leave them out
@@ -67,6 +73,9 @@ def entries(reader: Reader) -> Iterator[Entry]:
         _check(header)
         kind, size = header[156:157], _number(header[124:136])
         if kind in {b"x", b"g", b"L", b"K"}:
+            headers += 1
+            if headers > MOST_HEADERS:
+                raise TarError(f"it has more than {MOST_HEADERS} headers for one entry")
             data = _small(reader, size)
             if kind == b"x":
                 extra |= _pax(data)
@@ -74,9 +83,9 @@ def entries(reader: Reader) -> Iterator[Entry]:
                 extra["path"] = data.rstrip(b"\0")
             continue
         name, size = _path(extra.get("path") or _ustar_path(header)), _pax_size(extra, size)
-        if kind == b"S" or any(key.startswith("GNU.sparse.") for key in extra):
-            raise TarError(f"{name} is a sparse file")
-        extra = {}
+        if kind == b"S" or _SPARSE in extra:
+            raise TarError("it has a sparse file")
+        extra, headers = {}, 0
         entry_type = _TYPES.get(kind, Type.OTHER)
         # Only files have content: what a link says of its size is its target's.
         content = size if entry_type is Type.FILE else 0
@@ -120,7 +129,7 @@ def _small(reader: Reader, size: int) -> bytes:
 
 
 def _pax(data: bytes) -> dict[str, bytes]:
-    """Records of `<length> <key>=<value>\\n`."""
+    """Records of `<length> <key>=<value>\\n`. Of all that there may be, the two that matter are kept."""
     found: dict[str, bytes] = {}
     position = 0
     while position < len(data):
@@ -132,7 +141,10 @@ def _pax(data: bytes) -> dict[str, bytes]:
         key, equals, value = data[space + 1 : end].partition(b"=")
         if end > len(data) or end <= space or not equals or not value.endswith(b"\n"):
             raise TarError("a pax header can't be read")
-        found[key.decode(errors="replace")] = value[:-1]
+        if key in {b"path", b"size"}:
+            found[key.decode()] = value[:-1]
+        elif key.startswith(b"GNU.sparse."):
+            found[_SPARSE] = b""
         position = end
     return found
 
@@ -153,7 +165,11 @@ def _ustar_path(header: bytes) -> bytes:
 
 
 def _path(raw: bytes) -> str:
+    if len(raw) > MOST_PATH_BYTES:
+        raise TarError(f"it has a path of {len(raw)} bytes, allowed are {MOST_PATH_BYTES}")
     parts = [part for part in raw.decode(errors="replace").split("/") if part not in {"", "."}]
     if ".." in parts:
         raise TarError("it has a path with '..'")
+    if len(parts) > MOST_DEPTH:
+        raise TarError(f"it has a path with {len(parts)} parts, allowed are {MOST_DEPTH}")
     return "/".join(parts)

@@ -1,5 +1,6 @@
 """Loading a layer into its part: gone on from where it was cut, and right at the end or not there at all."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -7,10 +8,10 @@ from typing import Final
 
 from wasmpool_agent.oci.asking import Asking
 from wasmpool_agent.oci.credentials import Credential
-from wasmpool_agent.oci.errors import DigestMismatchError, UnreachableError
+from wasmpool_agent.oci.errors import DigestMismatchError, TooSlowError, UnreachableError
 from wasmpool_agent.oci.manifest import Descriptor
 from wasmpool_agent.oci.parts import Part
-from wasmpool_agent.oci.settings import Endpoint
+from wasmpool_agent.oci.settings import Endpoint, Limits
 from wasmpool_agent.oci.transport import Answer, Request
 
 FLUSH_BYTES: Final = 1024 * 1024
@@ -93,11 +94,15 @@ class Transfer:
 
     async def _take(self, answer: Answer, what: str) -> None:
         gathered = bytearray()
+        pace = _Pace(self.asking.means.limits, asyncio.get_running_loop().time)
         try:
             async with aclosing(answer.chunks()) as chunks:
                 async for chunk in chunks:
                     self.on_bytes(len(chunk))
                     gathered += chunk
+                    if pace.too_slow(len(chunk)):
+                        least = self.asking.means.limits.least_bytes_per_second
+                        raise TooSlowError(f"{what}: fewer than {least:g} bytes per second come")
                     if self.part.size + len(gathered) > self.described.size:
                         gathered.clear()
                         problem = f"{what}: more than the {self.described.size} bytes of the manifest came"
@@ -120,3 +125,21 @@ class Transfer:
             f"{what}: the {self.part.size} bytes that came are not the {self.described.size} bytes of "
             f"{self.described.digest}"
         )
+
+
+class _Pace:
+    """Bytes per second, looked at once in every `slow_seconds`."""
+
+    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._since, self._bytes = clock(), 0
+
+    def too_slow(self, more: int) -> bool:
+        self._bytes += more
+        seconds = self._clock() - self._since
+        if seconds < self._limits.slow_seconds:
+            return False
+        slow = self._bytes < self._limits.least_bytes_per_second * seconds
+        self._since, self._bytes = self._clock(), 0
+        return slow

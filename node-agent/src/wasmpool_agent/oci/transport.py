@@ -29,6 +29,7 @@ from wasmpool_agent.oci.errors import (
     UnreachableError,
     shown,
 )
+from wasmpool_agent.oci.names import Resolver
 from wasmpool_agent.oci.proxies import Proxies
 from wasmpool_agent.oci.settings import Limits, Registries
 
@@ -76,13 +77,17 @@ class Request:
 
 
 class Answer:
-    """A response whose body has not been read. What goes wrong on the way raises PullError."""
+    """A response whose body has not been read. What goes wrong on the way raises PullError.
 
-    def __init__(self, response: aiohttp.ClientResponse, request: Request) -> None:
+    `asked`: whether it is of the server that was asked, and not of another that this one led to.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, request: Request, *, asked: bool) -> None:
         self._response = response
         self._request = request
         self.status = response.status
         self.headers = response.headers
+        self.asked = asked
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         """The body as it comes."""
@@ -156,10 +161,12 @@ class Transport:
             if entry.ca_bundle is not None
         }
         self._stack = AsyncExitStack()
+        self._resolver = Resolver(limits.connect_seconds)
         self._sessions: dict[bool | None, aiohttp.ClientSession] = {}
 
     async def __aenter__(self) -> "Transport":
         # NB: connections are kept and used again, so what may be reached by which is decided by the session
+        self._stack.push_async_callback(self._resolver.close)
         for loopback in (False, True, None):
             session = self._session(loopback)
             self._sessions[loopback] = await self._stack.enter_async_context(session)
@@ -181,7 +188,7 @@ class Transport:
             response = await self._send(request, url, headers)
             try:
                 if response.status not in _REDIRECTS or "Location" not in response.headers or request.form is not None:
-                    yield Answer(response, request)
+                    yield Answer(response, request, asked=url.origin() == request.url.origin())
                     return
                 following = _target(request, url, response.headers["Location"])
             finally:
@@ -232,7 +239,7 @@ class Transport:
             return socket.socket(family, kind, protocol)
 
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(socket_factory=connecting),
+            connector=aiohttp.TCPConnector(socket_factory=connecting, resolver=self._resolver),
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=self._limits.connect_seconds, sock_read=self._limits.stall_seconds
             ),
@@ -285,7 +292,14 @@ def _words(error: Exception) -> str:
         return shown(f"can't connect to {error.host}:{error.port}: {error.strerror or error.os_error}")
     if isinstance(error, TimeoutError):
         return shown(f"no answer in time ({error})" if str(error) else "no answer in time")
-    return shown(str(error)) or type(error).__name__
+    # NB: the text of others may have the URL in it, and that a signature.
+    if isinstance(error, aiohttp.ClientResponseError):
+        return shown(f"{error.status} {error.message}")
+    if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
+        return "the connection ended within the answer"
+    if isinstance(error, OSError) and not isinstance(error, aiohttp.ClientError):
+        return shown(error.strerror or str(error))
+    return type(error).__name__
 
 
 def _shown(url: URL) -> str:
