@@ -19,7 +19,9 @@ from tests.oci.pulling import QUICK, module
 from tests.oci.registry import Registry, tar
 from tests.oci.tokens import Rules, TokenServer, User
 from wasmpool_agent.metrics import Metrics
+from wasmpool_agent.modules.budget import Budget
 from wasmpool_agent.modules.cache import Cache
+from wasmpool_agent.modules.fetching import Modules
 from wasmpool_agent.modules.images import Images
 from wasmpool_agent.modules.pulled import Pulled
 from wasmpool_agent.modules.sources import PullFailedError, Sources, digest_of
@@ -107,24 +109,27 @@ class Node:
         image, data = pinned
         return self.revision(tenant, "acme/private:1", image=image, digest=digest_of(data), **source)
 
-    def do(self, work: Callable[[Images], Awaitable[T]]) -> T:
+    def do(self, work: Callable[[Modules], Awaitable[T]]) -> T:
         """As a supervisor would that has just started."""
 
         async def run() -> T:
             async with RegistryClient(self.settings, environment={}, limits=QUICK) as client:
-                cache = Cache(Store(self.directory, 10**9), self.metrics)
-                sources = Sources(self, "platform", "web")
-                return await work(
-                    Images(client, sources, lambda: self.pools, cache, Pulled(self.directory), self.metrics)
-                )
+                cache, pulled = Cache(Store(self.directory, 10**9), self.metrics), Pulled(self.directory)
+                sources, memory = Sources(self, "platform", "web"), Budget(64 * 1024**2)
+                images = Images(client, sources, lambda: self.pools, cache, pulled, self.metrics, memory)
+                return await work(Modules(sources, images, cache, pulled, memory))
 
         return asyncio.run(run())
 
     def newest(self, revision: Revision) -> tuple[str, bytes]:
-        return self.do(lambda images: images.newest(revision))
+        return self.do(lambda modules: newest(modules, revision))
 
     def run(self, revision: Revision) -> bytes:
-        return self.do(lambda images: images.pinned(revision))
+        async def pinned(modules: Modules) -> bytes:
+            async with modules.pinned(revision) as data:
+                return data
+
+        return self.do(pinned)
 
     def refused(self, revision: Revision) -> PullFailedError:
         with pytest.raises(PullFailedError) as caught:
@@ -137,6 +142,11 @@ class Node:
             if line.startswith("wasmpool_pulled_bytes_total{"):
                 return int(float(line.split()[-1]))
         raise AssertionError("no such series")
+
+
+async def newest(modules: Modules, revision: Revision) -> tuple[str, bytes]:
+    async with modules.newest(revision) as found:
+        return found.image, found.data
 
 
 @pytest.fixture
@@ -230,8 +240,8 @@ def test_many_that_want_the_same_module_at_once_fetch_it_once(node: Node) -> Non
     node.registry.push_artifact("acme/public:2", {"other-name.wasm": data})
     revisions = [node.revision("ada", f"acme/public:{1 + at % 2}") for at in range(10)]
 
-    async def all_at_once(images: Images) -> list[tuple[str, bytes]]:
-        return await asyncio.gather(*(images.newest(it) for it in revisions))
+    async def all_at_once(modules: Modules) -> list[tuple[str, bytes]]:
+        return await asyncio.gather(*(newest(modules, it) for it in revisions))
 
     assert {found for _, found in node.do(all_at_once)} == {data}
     assert node.received() == len(data)

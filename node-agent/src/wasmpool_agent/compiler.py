@@ -3,6 +3,8 @@
 The compiler gets a module that nobody has run: it may take for ever, take all memory, or crash. Then only the child
 does, and the reason says which it was. What comes back is compiled code in a memfd that is sealed before its digest is
 taken, so that whoever maps it later can rely on both.
+
+NB: every descriptor here has one owner; one that a thread uses is closed only once the thread has ended.
 """
 
 import asyncio
@@ -21,11 +23,19 @@ from typing import Final, Self
 
 import msgspec
 
+from wasmpool_agent.threads import in_thread
+
 DEFAULT_TIMEOUT_SECONDS: Final = 60.0
 DEFAULT_MEMORY_LIMIT_BYTES: Final = 1024**3
+"""Where no pod's memory says less."""
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "LC_ALL")
 _OUT_OF_MEMORY: Final = ("memory allocation of", "MemoryError", "Cannot allocate memory", "failed to spawn thread")
+
+
+def out_of_memory(text: str) -> bool:
+    """Whether these last words of a compiler, or of Wasmtime, are about memory."""
+    return any(sign in text for sign in _OUT_OF_MEMORY)
 
 
 class CompileReason(StrEnum):
@@ -105,16 +115,6 @@ def seal(fd: int) -> Sealed:
         return Sealed(fd, size, hashlib.sha256(content).hexdigest())
 
 
-def sealed_copy(data: bytes | memoryview, name: str = "wasmpool-artifact") -> Sealed:
-    """Compiled code from a cache, in the form in which workers take it. Raises OSError."""
-    fd = memfd(name, data)
-    try:
-        return seal(fd)
-    except BaseException:
-        os.close(fd)
-        raise
-
-
 def memfd(name: str, data: bytes | memoryview = b"") -> int:
     """An anonymous file with this content that can be sealed, not inheritable."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -136,17 +136,30 @@ async def compile_module(
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
 ) -> Compiled:
-    """Code for the engines of that pool. `timeout_seconds` is wall time. Raises CompileFailed, OSError.
+    """As `compile_file`, of a module in memory."""
+    in_fd = await in_thread(lambda: memfd("wasmpool-module", wasm), os.close)
+    try:
+        return await compile_file(
+            in_fd, pool_file, backing=backing, timeout_seconds=timeout_seconds, memory_limit_bytes=memory_limit_bytes
+        )
+    finally:
+        os.close(in_fd)
 
-    Cancelled, it ends the child first.
+
+async def compile_file(
+    in_fd: int,
+    pool_file: Path,
+    *,
+    backing: str = "",
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
+) -> Compiled:
+    """Code for the engines of that pool. `in_fd`: the module, a regular file or memfd; it stays the caller's.
+
+    `timeout_seconds` is wall time. Raises CompileFailed, OSError. Cancelled, it ends the child first.
     """
     begun = asyncio.get_running_loop().time()
-    in_fd = memfd("wasmpool-module", wasm)
-    try:
-        out_fd = memfd("wasmpool-artifact")
-    except BaseException:
-        os.close(in_fd)
-        raise
+    out_fd = memfd("wasmpool-artifact")
     try:
         report = await _run_child(
             pool_file,
@@ -156,14 +169,12 @@ async def compile_module(
             timeout_seconds,
             memory_limit_bytes,
         )
-        sealed = await asyncio.to_thread(seal, out_fd)
+        sealed = await in_thread(lambda: seal(out_fd))
         seconds = asyncio.get_running_loop().time() - begun
         return Compiled(sealed.fd, sealed.size, sealed.sha256, report.settings, seconds)
     except BaseException:
         os.close(out_fd)
         raise
-    finally:
-        os.close(in_fd)
 
 
 async def engine_settings(pool_file: Path, *, backing: str = "", timeout_seconds: float = 20.0) -> str:
@@ -224,11 +235,15 @@ def _outcome(status: int, stdout: bytes, stderr: str, timeout_seconds: float, me
     if status == 0 and report is not None and report.reason is None:
         return report
     if report is not None and report.reason is not None:
-        raise CompileFailed(report.reason, report.message)
-    if any(sign in stderr for sign in _OUT_OF_MEMORY):
+        message = report.message or _too_much(memory_limit_bytes)
+        raise CompileFailed(report.reason, message)
+    if out_of_memory(stderr):
+        raise CompileFailed(CompileReason.MEMORY_LIMIT, _too_much(memory_limit_bytes))
+    if status == -signal.SIGKILL:  # not by us: that is told as it is done
         raise CompileFailed(
             CompileReason.MEMORY_LIMIT,
-            f"compiling needs more than {memory_limit_bytes} bytes of memory, which is what is allowed",
+            "the compiler was ended by signal 9, as Linux does where memory is at its end; "
+            f"{memory_limit_bytes} bytes are what it is allowed",
         )
     if status == -signal.SIGXCPU:
         raise CompileFailed(
@@ -237,3 +252,7 @@ def _outcome(status: int, stdout: bytes, stderr: str, timeout_seconds: float, me
     ended = f"by signal {-status}" if status < 0 else f"with status {status}"
     last = stderr.strip().splitlines()[-1:] or ["it said nothing"]
     raise CompileFailed(CompileReason.CRASHED, f"the compiler ended {ended}: {last[0][:500]}")
+
+
+def _too_much(limit_bytes: int) -> str:
+    return f"compiling needs more than {limit_bytes} bytes of memory, which is what is allowed"

@@ -5,6 +5,7 @@ it went; a process that ends without it has crashed or met a limit.
 """
 
 import argparse
+import contextlib
 import mmap
 import os
 import resource
@@ -14,7 +15,7 @@ from pathlib import Path
 import msgspec
 import wasmtime
 
-from wasmpool_agent.compiler import CompileReason, Report
+from wasmpool_agent.compiler import CompileReason, Report, out_of_memory
 from wasmpool_agent.data_segments import join_data_segments
 from wasmpool_agent.engine import compiler_config, settings_key
 from wasmpool_agent.hardening import harden
@@ -43,6 +44,9 @@ def _limit(memory_bytes: int, cpu_seconds: int) -> None:
     if cpu_seconds:
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Where the pod's memory ends before this limit does, nobody else is to die of it.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _data_bytes() -> int:
@@ -87,6 +91,8 @@ _FEATURE_SIGNS = ("must be enabled", "support is not enabled", "proposal not ena
 def _refused(text: str) -> Report:
     """Wasmtime says the same for what is wrong and for what is switched off here, but in other words."""
     message = " ".join(text.split())
+    if out_of_memory(message):
+        return Report(reason=CompileReason.MEMORY_LIMIT)
     unsupported = any(sign in message for sign in _FEATURE_SIGNS)
     return Report(
         reason=CompileReason.UNSUPPORTED_FEATURE if unsupported else CompileReason.MODULE_INVALID, message=message

@@ -19,7 +19,6 @@ from wasmpool_agent.compiler import (
     CompileReason,
     compile_module,
     engine_settings,
-    sealed_copy,
 )
 from wasmpool_agent.data_segments import join_data_segments
 
@@ -58,14 +57,6 @@ def test_the_code_is_sealed_and_its_digest_is_right(pool_file: Path) -> None:
         assert fcntl.fcntl(result.fd, fcntl.F_GET_SEALS) == seals
         assert result.settings == asyncio.run(engine_settings(pool_file))
         assert result.settings != asyncio.run(engine_settings(pool_file, backing="HugePages2Mi"))
-
-
-def test_code_from_a_cache_comes_in_the_same_form() -> None:
-    sealed = sealed_copy(b"code")
-    assert (sealed.size, sealed.sha256) == (4, hashlib.sha256(b"code").hexdigest())
-    with pytest.raises(PermissionError):
-        os.write(sealed.fd, b"x")
-    os.close(sealed.fd)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,16 @@ from ConfigMaps; what the API has and this agent has not; the cache, when it is 
 
 import asyncio
 import base64
+import hashlib
 import os
-from collections.abc import Mapping
+import resource
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from wasmpool_agent.compiler import memfd
 from wasmpool_agent.modules.inspecting import NAME_SHOWN, shown
 from wasmpool_agent.modules.objects import config_map_of, secret_entries
 from wasmpool_agent.modules.pulled import Pulled
@@ -202,13 +206,32 @@ def test_a_digest_that_is_none_opens_no_file(tmp_path: Path, digest: str) -> Non
     assert Store(tmp_path, 10**9).module(digest) is None
 
 
+def _keep_compiled(store: Store, key: str, code: bytes) -> None:
+    fd = memfd("code", code)
+    store.keep_compiled(key, fd, hashlib.sha256(code).hexdigest())
+    os.close(fd)
+
+
+def _compiled(store: Store, key: str) -> bytes | None:
+    fd = memfd("code")
+    found = store.compiled(key, fd)
+    code = os.pread(fd, 1000, 0)
+    os.close(fd)
+    return code if found else None
+
+
+def _prune(store: Store, digests: Iterable[str] = (), keys: Iterable[str] = ()) -> dict[Kind, int]:
+    return dict(store.prune(digests, keys).removed)
+
+
 def test_damaged_compiled_code_is_never_given_out(tmp_path: Path) -> None:
     store, key = Store(tmp_path, 10**9), compiled_key("sha256:0", "settings", "cpu")
-    store.keep_compiled(key, b"machine code")
-    assert store.compiled(key) == b"machine code"
+    _keep_compiled(store, key, b"machine code")
+    assert _compiled(store, key) == b"machine code"
     (file,) = (tmp_path / "compiled").iterdir()
     file.write_bytes(file.read_bytes()[:-1])
-    assert store.compiled(key) is None
+    assert _compiled(store, key) is None
+    assert list((tmp_path / "compiled").iterdir()) == []
 
 
 def test_compiled_code_is_of_one_engine_and_one_machine() -> None:
@@ -231,31 +254,64 @@ def test_a_full_cache_loses_the_longest_unused_but_nothing_in_use(tmp_path: Path
     digests = [store.keep_module(bytes([number]) * 100) for number in range(4)]
     for age, digest in enumerate(reversed(digests)):
         os.utime(tmp_path / "modules" / digest.removeprefix("sha256:"), (1000 - age, 1000 - age))
-    assert store.prune({digests[0]}, ()) == {Kind.MODULE: 2}
+    assert _prune(store, {digests[0]}) == {Kind.MODULE: 2}
     assert [store.module(digest) is not None for digest in digests] == [True, False, False, True]
 
 
 def test_the_bound_holds_for_modules_and_compiled_code_together(tmp_path: Path) -> None:
     store = Store(tmp_path, 250)
     digest = store.keep_module(b"m" * 150)
-    store.keep_compiled("key", b"c" * 150)
+    _keep_compiled(store, "key", b"c" * 150)
     (store.downloads / "sha256:0.part").write_bytes(b"d" * 150)
     for age, path in enumerate([store.downloads, tmp_path / "modules", tmp_path / "compiled"]):
         (file,) = path.iterdir()
         os.utime(file, (1000 + age, 1000 + age))
-    assert store.sizes() == {Kind.MODULE: 150, Kind.COMPILED: 182, Kind.DOWNLOAD: 150}
-    assert store.prune((), ()) == {Kind.DOWNLOAD: 1, Kind.MODULE: 1}
+    pruned = store.prune((), ())
+    assert pruned.removed == {Kind.DOWNLOAD: 1, Kind.MODULE: 1}
+    assert pruned.sizes == {Kind.MODULE: 0, Kind.COMPILED: 182, Kind.DOWNLOAD: 0}
     assert store.module(digest) is None
-    assert store.compiled("key") is not None
-    assert store.prune((), ()) == {}
+    assert _compiled(store, "key") is not None
+    assert _prune(store) == {}
 
 
 def test_what_runs_is_never_evicted_even_from_a_cache_that_is_too_small(tmp_path: Path) -> None:
     store = Store(tmp_path, 1)
     digest = store.keep_module(b"module")
-    store.keep_compiled("key", b"code")
-    assert store.prune({digest}, {"key"}) == {}
-    assert store.prune((), {"key"}) == {Kind.MODULE: 1}
+    _keep_compiled(store, "key", b"code")
+    assert _prune(store, {digest}, {"key"}) == {}
+    assert _prune(store, (), {"key"}) == {Kind.MODULE: 1}
+
+
+def test_keeping_one_more_looks_at_no_other_file_while_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path, 1000)
+    store.keep_module(b"0" * 100)
+    assert store.prune((), ()).sizes[Kind.MODULE] == 100
+    looks: list[Path] = []
+    real = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: looks.append(path) or real(path))
+    for number in range(1, 10):
+        store.keep_module(b"%d" % number * 100)
+        assert store.prune((), ()).sizes[Kind.MODULE] == 100 * (number + 1)
+    assert looks == []
+    store.keep_module(b"x" * 100)
+    assert _prune(store) == {Kind.MODULE: 1}
+    assert len(looks) == 3
+    assert len(list((tmp_path / "modules").iterdir())) == 10
+
+
+def test_a_module_is_opened_as_a_file_only_if_it_is_unchanged(tmp_path: Path) -> None:
+    store = Store(tmp_path, 10**9)
+    digest = store.keep_module(b"wasm")
+    fd = store.open_module(digest)
+    assert fd is not None
+    assert os.read(fd, 10) == b"wasm"
+    os.close(fd)
+    (tmp_path / "modules" / digest.removeprefix("sha256:")).write_bytes(b"wasn")
+    assert store.open_module(digest) is None
+    assert store.open_module("sha256:../../etc/passwd") is None
+    assert list((tmp_path / "modules").iterdir()) == []
 
 
 def test_a_pull_is_remembered_for_the_credential_that_made_it_and_no_other(tmp_path: Path) -> None:
@@ -264,8 +320,65 @@ def test_a_pull_is_remembered_for_the_credential_that_made_it_and_no_other(tmp_p
     assert pulled.module("r.example/a@sha256:1", "alice") == "sha256:2"
     assert pulled.module("r.example/a@sha256:1", "bob") is None
     assert pulled.module("r.example/b@sha256:1", "alice") is None
-    pulled.forget("r.example/a@sha256:1", "alice")
-    assert pulled.module("r.example/a@sha256:1", "alice") is None
+
+
+def test_a_blob_is_remembered_for_the_repository_that_gave_it_and_a_module_for_the_namespace(tmp_path: Path) -> None:
+    pulled = Pulled(tmp_path)
+    pulled.learn_supplied("r.example/a", "sha256:1", "sha256:2")
+    pulled.learn_read("tenant", "sha256:2")
+    assert pulled.supplied("r.example/a", "sha256:1") == "sha256:2"
+    assert pulled.supplied("r.example/b", "sha256:1") is None
+    assert pulled.module("r.example/a", "sha256:1") is None
+    assert pulled.was_read("tenant", "sha256:2")
+    assert not pulled.was_read("other", "sha256:2")
+    assert not pulled.was_read("tenant", "sha256:1")
+
+
+def test_records_of_the_first_version_which_proved_nothing_open_nothing(tmp_path: Path) -> None:
+    image, who = "r.example/a@sha256:1", "anonymous"
+    pulled = Pulled(tmp_path)
+    old = tmp_path / "pulled" / hashlib.sha256(f"{image}\n{who}".encode()).hexdigest()
+    old.write_text("sha256:2", encoding="ascii")
+    assert pulled.module(image, who) is None
+
+
+def test_of_too_many_records_those_go_that_were_not_used_for_longest(tmp_path: Path) -> None:
+    pulled = Pulled(tmp_path, most_records=10)
+    for number in range(10):
+        pulled.learn_read("tenant", f"sha256:{number}")
+    for age, path in enumerate((tmp_path / "pulled").iterdir()):
+        os.utime(path, (1000 + age, 1000 + age))
+    oldest = min((tmp_path / "pulled").iterdir(), key=lambda it: it.stat().st_mtime).read_text()
+    assert pulled.was_read("tenant", oldest)
+    pulled.learn_read("tenant", "sha256:new")
+    assert len(list((tmp_path / "pulled").iterdir())) == 10
+    assert pulled.was_read("tenant", oldest)
+
+
+def test_records_that_others_remove_meanwhile_are_no_failure(tmp_path: Path) -> None:
+    pulled = Pulled(tmp_path, most_records=20)
+
+    def learn(who: int) -> None:
+        for number in range(100):
+            pulled.learn_read(f"tenant-{who}", f"sha256:{number}")
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(learn, range(8)))  # raises what a thread has raised
+    assert len(list((tmp_path / "pulled").iterdir())) <= 20 + 8
+
+
+def test_a_record_that_can_not_be_written_is_logged_and_no_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pulled = Pulled(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3, hard))
+    try:
+        pulled.learn("r.example/a@sha256:1", "alice", "sha256:2")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "what was pulled can't be written down: " in caplog.text
+    assert pulled.module("r.example/a@sha256:1", "alice") != "sha256:2"
 
 
 def test_names_out_of_a_module_are_shown_short_and_harmless() -> None:

@@ -1,8 +1,9 @@
 """What a module is judged by, and what becomes of many that are to be compiled at once."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,23 +109,31 @@ class _Storm:
         self.artifacts = Artifacts(self.pool_file, self.cache, self.metrics)
         self.waits: list[int] = []
         self.most = self.running = self.compiled = 0
-        real = compiler.compile_module
+        real = compiler.compile_file
 
-        async def counted(wasm: bytes, pool_file: Path, *, backing: str = "") -> compiler.Compiled:
+        async def counted(in_fd: int, pool_file: Path, **options: Any) -> compiler.Compiled:
             self.running += 1
             self.most = max(self.most, self.running)
             try:
-                return await real(wasm, pool_file, backing=backing)
+                return await real(in_fd, pool_file, **options)
             finally:
                 self.running -= 1
                 self.compiled += 1
 
-        monkeypatch.setattr("wasmpool_agent.supervisor.artifacts.compile_module", counted)
+        monkeypatch.setattr("wasmpool_agent.supervisor.artifacts.compile_file", counted)
+
+    def opened(self, module: bytes) -> Callable[[], Awaitable[int]]:
+        async def open_module() -> int:
+            return compiler.memfd("module", module)
+
+        return open_module
 
     async def obtain(self, modules: Iterable[bytes]) -> list[str]:
         found = await asyncio.gather(
             *(
-                self.artifacts.obtain(ClaimKey(str(at), "r"), f"sha256:{module[-1]}", module, None, self.waits.append)
+                self.artifacts.obtain(
+                    ClaimKey(str(at), "r"), f"sha256:{module[-1]}", self.opened(module), None, self.waits.append
+                )
                 for at, module in enumerate(modules)
             )
         )
@@ -190,7 +199,7 @@ def test_a_cache_that_can_not_be_written_is_none_and_no_more_than_that(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("wasmpool_agent.modules.store._write", full)
+    monkeypatch.setattr("wasmpool_agent.modules.store._write_all", full)
     asyncio.run(storm.obtain([_module(0)]))
     storm.artifacts.close()
     assert storm.compiled == 1

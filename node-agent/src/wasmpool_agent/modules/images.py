@@ -1,25 +1,36 @@
-"""Modules out of registries, through the cache, with the credentials of whoever asks.
+"""Modules out of registries, into the cache, with the credentials of whoever asks.
 
 A tag is resolved once for each version of a workload; every node runs the artifact with the digest that it meant then.
 A module that is in the cache already opens only to a credential that has pulled its image here, or that the registry
-lets pull it now: what one tenant may read is no reason to give it to the next.
+lets pull it now, and only if this repository is where it came from: what one tenant may read is no reason to give it to
+the next, nor is a digest that the next one's own registry names.
 """
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from typing import Final
 from weakref import WeakValueDictionary
 
 from wasmpool_agent.metrics import Metrics
+from wasmpool_agent.modules.budget import Budget
 from wasmpool_agent.modules.cache import Cache
 from wasmpool_agent.modules.pulled import Pulled
 from wasmpool_agent.modules.registries import PoolCredentials
-from wasmpool_agent.modules.sources import PullFailedError, Sources, digest_of
+from wasmpool_agent.modules.sources import PullFailedError, Sources
 from wasmpool_agent.oci.client import RegistryClient, Resolved
 from wasmpool_agent.oci.credentials import ANONYMOUS, Credentials
-from wasmpool_agent.oci.errors import ArtifactInvalidError, CredentialsInvalidError, PullError, ReferenceInvalidError
+from wasmpool_agent.oci.errors import (
+    ArtifactInvalidError,
+    CredentialsInvalidError,
+    PullError,
+    ReferenceInvalidError,
+    TooLargeError,
+)
 from wasmpool_agent.oci.manifest import Kind
 from wasmpool_agent.oci.reference import Reference, parse
+from wasmpool_agent.oci.turns import Turns
+from wasmpool_agent.threads import in_thread
 from wasmpool_api.reasons import Refusal, Waiting
 from wasmpool_api.revisions import Revision
 from wasmpool_api.wasm_workload import PullPolicy
@@ -28,12 +39,16 @@ IMAGE_MOST_BYTES: Final = 256 * 1024**2
 """Of a module, wherever it comes from: more is compiled by no agent within its limits."""
 DOWNLOADS: Final = 4
 """At a time; others wait for their turn."""
-_ANY: Final = ""
-"""In place of a fingerprint: what is in an image, whoever pulled it."""
+DOWNLOADS_OF_ONE: Final = 2
+"""Of one namespace: a registry that sends a byte now and then holds up its own."""
 
 
 class Images:
-    """Every method raises PullFailedError. `client` is open for as long as this is used."""
+    """Every method raises PullFailedError. `client` is open for as long as this is used.
+
+    `memory`: what modules may take at a time, once they are more than files. `hint`: what to change where one is larger
+    than `most_bytes`.
+    """
 
     def __init__(
         self,
@@ -43,6 +58,10 @@ class Images:
         cache: Cache,
         pulled: Pulled,
         metrics: Metrics,
+        memory: Budget,
+        *,
+        most_bytes: int = IMAGE_MOST_BYTES,
+        hint: str = "",
     ) -> None:
         self._client = client
         self._sources = sources
@@ -50,31 +69,32 @@ class Images:
         self._cache = cache
         self._pulled = pulled
         self._metrics = metrics
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._downloads = asyncio.Semaphore(DOWNLOADS)
+        self._memory = memory
+        self._most_bytes = min(most_bytes, IMAGE_MOST_BYTES)
+        self._hint = hint
+        self._locks: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
+        self._downloads = Turns(DOWNLOADS, DOWNLOADS_OF_ONE)
 
-    async def newest(self, revision: Revision) -> tuple[str, bytes]:
-        """What the tag means now: the image by its own digest, and its module."""
+    async def newest(self, revision: Revision) -> tuple[str, str]:
+        """What the tag means now: the image by its own digest, and its module's digest; that is in the cache now."""
         reference = _parsed(revision.module.image or "", "module.image")
         credentials = await self._credentials(revision)
-        return await self._pull(reference, credentials)
+        return await self._pull(reference, credentials, revision.workload_namespace)
 
-    async def pinned(self, revision: Revision) -> bytes:
-        """The module with the revision's digest, out of the image that the revision pins."""
+    async def pinned(self, revision: Revision) -> None:
+        """Brings the module with the revision's digest, out of the image that the revision pins, into the cache."""
         reference = _parsed(revision.image, f"revision {revision.name}: image")
         credentials = await self._credentials(revision)
-        if revision.module.pull_policy is PullPolicy.IF_NOT_PRESENT:
-            kept = await self._kept(reference, credentials, revision.digest)
-            if kept is not None:
-                return kept
-        _, data = await self._pull(reference, credentials)
-        found = await asyncio.to_thread(digest_of, data)
+        if revision.module.pull_policy is PullPolicy.IF_NOT_PRESENT and await self._kept(
+            reference, credentials, revision.digest
+        ):
+            return
+        _, found = await self._pull(reference, credentials, revision.workload_namespace)
         if found != revision.digest:
             raise PullFailedError(
                 Refusal.MODULE_INVALID,
                 f"module.image {reference}: its module is {found}, this revision pins {revision.digest}",
             )
-        return data
 
     async def _credentials(self, revision: Revision) -> Credentials:
         """The workload's own first, then the pool's."""
@@ -89,24 +109,25 @@ class Images:
                 Waiting.MODULE_PULL_FAILED, f"module.image: the pool's pull secrets can't be read: {error}"
             ) from error
 
-    async def _kept(self, reference: Reference, credentials: Credentials, digest: str) -> bytes | None:
-        """From the cache, if one of these credentials has pulled this very image on this node."""
+    async def _kept(self, reference: Reference, credentials: Credentials, digest: str) -> bool:
+        """Whether it is in the cache, and one of these credentials has pulled this very image on this node."""
         candidates = (*credentials.for_repository(reference.registry, reference.repository), ANONYMOUS)
-        known = await asyncio.to_thread(
+        known = await in_thread(
             lambda: any(self._pulled.module(str(reference), it.fingerprint) == digest for it in candidates)
         )
-        return await self._cache.module(digest) if known else None
+        return known and await self._cache.module_bytes(digest) is not None
 
-    async def _pull(self, reference: Reference, credentials: Credentials) -> tuple[str, bytes]:
+    async def _pull(self, reference: Reference, credentials: Credentials, namespace: str) -> tuple[str, str]:
         began = time.monotonic()
         try:
-            resolved = await self._client.resolve(reference, credentials)
+            resolved = await self._client.resolve(reference, credentials, scope=namespace)
             image = f"{reference.name}@{resolved.reference.digest}"
-            data = await self._obtain(resolved, image, credentials)
+            digest = await self._obtain(resolved, image, credentials, namespace)
         except PullError as error:
             self._metrics.pulled(type(error).__name__.removesuffix("Error"), 0)
             reason = Refusal.MODULE_INVALID if isinstance(error, ArtifactInvalidError) else Waiting.MODULE_PULL_FAILED
-            raise PullFailedError(reason, f"module.image: {error}") from error
+            hint = f"; {self._hint}" if isinstance(error, TooLargeError) and self._hint else ""
+            raise PullFailedError(reason, f"module.image: {error}{hint}") from error
         except OSError as error:
             self._metrics.pulled("CacheNotWritable", 0)
             raise PullFailedError(
@@ -114,28 +135,34 @@ class Images:
                 f"module.image {reference}: the agent's cache can't be written: {error.strerror or error}",
             ) from error
         self._metrics.pulled("ok", time.monotonic() - began)
-        return image, data
+        return image, digest
 
-    async def _obtain(self, resolved: Resolved, image: str, credentials: Credentials) -> bytes:
-        """From the cache where it is there: the registry has just shown its manifest to these credentials."""
+    async def _obtain(self, resolved: Resolved, image: str, credentials: Credentials, namespace: str) -> str:
+        """From the cache if this repository has given it: it has just shown its manifest to these credentials."""
         (first, *_) = resolved.content.layers
-        layer = first.digest if resolved.kind is Kind.ARTIFACT else image
-        async with self._locks.setdefault(layer, asyncio.Lock()):
-            digest = layer if resolved.kind is Kind.ARTIFACT else self._pulled.module(image, _ANY)
-            data = await self._cache.module(digest) if digest is not None else None
-            if data is None:
-                async with self._downloads:
-                    data = await self._client.fetch(
-                        resolved, credentials, self._cache.downloads, IMAGE_MOST_BYTES, self._metrics.received
-                    )
-                await self._cache.keep_module(data)
-            await asyncio.to_thread(self._remember, image, resolved.fingerprint, data)
-            return data
+        blob = first.digest if resolved.kind is Kind.ARTIFACT else image
+        repository = resolved.reference.name
+        # NB: only who asks the same repository with the same credentials may wait for another's download.
+        async with self._locks.setdefault((repository, blob, resolved.fingerprint), asyncio.Lock()):
+            digest = await in_thread(lambda: self._pulled.supplied(repository, blob))
+            if digest is None or await self._cache.module_bytes(digest) is None:
+                digest = await self._download(resolved, credentials, namespace)
+                await in_thread(lambda: self._pulled.learn_supplied(repository, blob, digest))
+            await in_thread(lambda: self._pulled.learn(image, resolved.fingerprint, digest))
+            return digest
 
-    def _remember(self, image: str, fingerprint: str, data: bytes) -> None:
-        digest = digest_of(data)
-        for each in (_ANY, fingerprint):
-            self._pulled.learn(image, each, digest)
+    async def _download(self, resolved: Resolved, credentials: Credentials, namespace: str) -> str:
+        async with self._downloads.turn(namespace), AsyncExitStack() as held:
+            data = await self._client.fetch(
+                resolved,
+                credentials,
+                self._cache.downloads,
+                self._most_bytes,
+                self._metrics.received,
+                scope=namespace,
+                before_load=lambda size: held.enter_async_context(self._memory.of(size)),
+            )
+            return await self._cache.keep_module(data)
 
 
 def _parsed(text: str, field: str) -> Reference:

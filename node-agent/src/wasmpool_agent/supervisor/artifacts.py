@@ -2,13 +2,13 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
-from wasmpool_agent.compiler import CompileFailed, compile_module, engine_settings, sealed_copy
+from wasmpool_agent.compiler import DEFAULT_MEMORY_LIMIT_BYTES, Compiled, CompileFailed, compile_file, engine_settings
 from wasmpool_agent.metrics import Metrics
 from wasmpool_agent.modules.cache import Cache
 from wasmpool_agent.modules.store import compiled_key, cpu_features
@@ -17,7 +17,10 @@ from wasmpool_agent.supervisor.promises import ClaimKey
 from wasmpool_api.instance_pool import Backing
 
 COMPILERS: Final = 1
-"""At a time: each may use every CPU, and takes up to compiler.DEFAULT_MEMORY_LIMIT_BYTES of the pod's memory."""
+"""At a time: each may use every CPU, and takes up to PodMemory.compile_bytes of the pod's memory."""
+
+OpenModule = Callable[[], Awaitable[int]]
+"""The module as a descriptor that is then the caller's: called only where it is compiled now, not while it waits."""
 
 
 @dataclass(slots=True)
@@ -44,12 +47,18 @@ class Artifact:
 
 
 class Artifacts:
-    """Owns the descriptors. However many workloads come at once, `COMPILERS` modules are compiled at a time."""
+    """Owns the descriptors. However many workloads come at once, `COMPILERS` modules are compiled at a time.
 
-    def __init__(self, pool_file: Path, cache: Cache, metrics: Metrics) -> None:
+    `compile_bytes`: memory for one compilation.
+    """
+
+    def __init__(
+        self, pool_file: Path, cache: Cache, metrics: Metrics, compile_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES
+    ) -> None:
         self._pool_file = pool_file
         self._cache = cache
         self._metrics = metrics
+        self._compile_bytes = compile_bytes
         self._artifacts: dict[str, Artifact] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._compilers = asyncio.Semaphore(COMPILERS)
@@ -88,9 +97,17 @@ class Artifacts:
         self._artifacts.clear()
 
     async def obtain(
-        self, claim: ClaimKey, digest: str, data: bytes, backing: Backing | None, on_wait: Callable[[int], None]
+        self,
+        claim: ClaimKey,
+        digest: str,
+        open_module: OpenModule,
+        backing: Backing | None,
+        on_wait: Callable[[int], None],
     ) -> Artifact:
-        """Raises CompileFailed, OSError. `on_wait` is told how many modules are to be compiled before this one."""
+        """Raises CompileFailed, OSError, and what `open_module` raises.
+
+        `on_wait` is told how many modules are to be compiled before this one.
+        """
         if self._settings is None:
             self._settings = await engine_settings(self._pool_file, backing=backing or "")
         key = compiled_key(digest, self._settings, self._machine)
@@ -99,7 +116,7 @@ class Artifacts:
             if known is None:
                 known = await self._load(key, digest)
                 if known is None:
-                    known = await self._compile(key, digest, data, backing, on_wait)
+                    known = await self._compile(key, digest, open_module, backing, on_wait)
                 self._artifacts[key] = known
                 self._cache.pin(key, digest)
             # NB: before the lock is given up, for an artifact without users may be closed.
@@ -107,14 +124,11 @@ class Artifacts:
             return known
 
     async def _load(self, key: str, digest: str) -> Artifact | None:
-        code = await self._cache.compiled(key)
-        if code is None:
-            return None
-        sealed = await asyncio.to_thread(sealed_copy, code)
-        return Artifact(key, digest, sealed.fd, sealed.size, sealed.sha256)
+        sealed = await self._cache.compiled(key)
+        return Artifact(key, digest, sealed.fd, sealed.size, sealed.sha256) if sealed is not None else None
 
     async def _compile(
-        self, key: str, digest: str, data: bytes, backing: Backing | None, on_wait: Callable[[int], None]
+        self, key: str, digest: str, open_module: OpenModule, backing: Backing | None, on_wait: Callable[[int], None]
     ) -> Artifact:
         if self._compilers.locked():
             on_wait(self._queued)
@@ -123,19 +137,25 @@ class Artifacts:
         try:
             async with self._compilers:
                 on_wait(0)
-                try:
-                    compiled = await compile_module(data, self._pool_file, backing=backing or "")
-                except CompileFailed as error:
-                    self._metrics.compile_failed(error.reason)
-                    raise
+                compiled = await self._compile_now(await open_module(), backing)
         finally:
             self._queued -= 1
             self._metrics.compiles_queued(self._queued)
         self._metrics.compiled(compiled.seconds)
         try:
-            code = await asyncio.to_thread(os.pread, compiled.fd, compiled.size, 0)
-            await self._cache.keep_compiled(key, code)
+            await self._cache.keep_compiled(key, compiled.fd, compiled.sha256)
         except BaseException:
             compiled.close()
             raise
         return Artifact(key, digest, compiled.fd, compiled.size, compiled.sha256)
+
+    async def _compile_now(self, in_fd: int, backing: Backing | None) -> Compiled:
+        try:
+            return await compile_file(
+                in_fd, self._pool_file, backing=backing or "", memory_limit_bytes=self._compile_bytes
+            )
+        except CompileFailed as error:
+            self._metrics.compile_failed(error.reason)
+            raise
+        finally:
+            os.close(in_fd)

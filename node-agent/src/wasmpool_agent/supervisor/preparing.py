@@ -18,6 +18,7 @@ from wasmpool_agent.protocol import start_fits
 from wasmpool_agent.store_limits import StoreLimits
 from wasmpool_agent.supervisor.artifacts import Artifact, Artifacts
 from wasmpool_agent.supervisor.claims import Claim, Prepared, Step
+from wasmpool_agent.supervisor.pod_memory import UNLIMITED, PodMemory
 from wasmpool_agent.supervisor.ports import AbsentError, DesiredState, PortError
 from wasmpool_agent.supervisor.promises import ClaimKey
 from wasmpool_api.admission import SLOT_FIELDS, slot_fields_of
@@ -67,19 +68,26 @@ class Preparer:
         modules: Modules,
         cache: Cache,
         metrics: Metrics,
+        memory: PodMemory = UNLIMITED,
     ) -> None:
         self._desired = desired
         self._own_pool = self._pool = pool
+        self._limits = 0
+        """A number for the limits in `_pool`. Invariant: no verdict leaves here that was made by others."""
         self._sources = sources
         self._modules = modules
         self._metrics = metrics
-        self._artifacts = Artifacts(pool_file, cache, metrics)
+        self._memory = memory
+        self._artifacts = Artifacts(pool_file, cache, metrics, memory.compile_bytes)
         self._judged: dict[ClaimKey, tuple[str, str]] = {}
 
     def judge_by(self, admission: NodeAdmission | None) -> bool:
         """The limits that hold from now on. Gives whether they are others than before."""
         before, self._pool = self._pool, in_force(self._own_pool, admission)
-        return self._pool != before
+        if self._pool == before:
+            return False
+        self._limits += 1
+        return True
 
     def artifact(self, key: str) -> Artifact | None:
         """Known compiled code."""
@@ -103,38 +111,39 @@ class Preparer:
         revision = await self._revision(claim)
         claim.from_registry = revision.module.image is not None
         try:
-            fetched = await self._modules.newest(revision)
+            async with self._modules.newest(revision) as fetched:
+                while True:
+                    limits = self._limits
+                    finding = await self._examine(claim, fetched.data, revision, fetched.image)
+                    if finding.admitted and not fetched.image:
+                        await self._modules.keep(revision, fetched.data)
+                    if limits == self._limits:
+                        return finding
         except PullFailedError as error:
             raise _not_fetched(error) from error
-        finding = await self._examine(claim, fetched.data, revision, fetched.image)
-        if finding.admitted and not fetched.image:
-            await self._modules.keep(fetched.data)
-        return finding
 
     async def prepare(self, claim: Claim, backing: Backing | None, on_step: OnStep) -> tuple[Prepared, Finding]:
         """Everything for a Start. `backing`: the region's, where it is a fallback. Raises NotNowError, NeverError."""
         revision = await self._revision(claim)
         if not revision.digest:
             raise NeverError(Refusal.MODULE_INVALID, f"revision {revision.name} pins no digest, so it can't be run")
-        try:
-            data = await self._modules.pinned(revision)
-            finding = await self._examine(claim, data, revision, revision.image)
-            if not finding.admitted:
-                raise NeverError(Refusal(finding.reason), finding.message, finding)
-            environment = await self._sources.environment(revision)
-        except PullFailedError as error:
-            raise _not_fetched(error) from error
         command = revision.run.command
         assert command is not None, "refuse_unsupported has seen to it"  # noqa: S101
-        args = (revision.workload_name, *command.args)
-        taken, allowed = start_fits(args, environment)
-        if taken > allowed:
-            raise NeverError(
-                Refusal.UNSUPPORTED_FEATURE,
-                f"run.command: args and env take {taken} bytes, encoded as JSON; {allowed} are allowed",
-                finding,
-            )
-        artifact = await self._compiled(claim, revision.digest, data, backing, on_step)
+        while True:
+            limits = self._limits
+            finding = await self._judge(claim, revision)
+            environment = await self._environment(revision)
+            args = (revision.workload_name, *command.args)
+            taken, allowed = start_fits(args, environment)
+            if taken > allowed:
+                raise NeverError(
+                    Refusal.UNSUPPORTED_FEATURE,
+                    f"run.command: args and env take {taken} bytes, encoded as JSON; {allowed} are allowed",
+                    finding,
+                )
+            artifact = await self._compiled(claim, revision, backing, on_step)
+            if limits == self._limits:
+                break
         prepared = Prepared(
             revision=revision,
             artifact=artifact.key,
@@ -145,6 +154,23 @@ class Preparer:
             limits=StoreLimits.of(self._pool.spec, revision.limits.memory_pages),
         )
         return prepared, finding
+
+    async def _judge(self, claim: Claim, revision: Revision) -> Finding:
+        """Of the pinned module, which is in memory only in here. Raises NeverError where it is refused."""
+        try:
+            async with self._modules.pinned(revision) as data:
+                finding = await self._examine(claim, data, revision, revision.image)
+        except PullFailedError as error:
+            raise _not_fetched(error) from error
+        if not finding.admitted:
+            raise NeverError(Refusal(finding.reason), finding.message, finding)
+        return finding
+
+    async def _environment(self, revision: Revision) -> tuple[tuple[str, str], ...]:
+        try:
+            return await self._sources.environment(revision)
+        except PullFailedError as error:
+            raise _not_fetched(error) from error
 
     async def _revision(self, claim: Claim) -> Revision:
         name = claim.assignment.revision
@@ -175,9 +201,12 @@ class Preparer:
 
     async def _examine(self, claim: Claim, data: bytes, revision: Revision, image: str) -> Finding:
         entrypoint = revision.run.command.entrypoint if revision.run.command is not None else "_start"
-        began = time.perf_counter()
-        finding = await asyncio.to_thread(examine, data, self._pool, revision.limits, entrypoint)
-        self._metrics.inspected(time.perf_counter() - began)
+        while True:
+            limits, began = self._limits, time.perf_counter()
+            finding = await asyncio.to_thread(examine, data, self._pool, revision.limits, entrypoint)
+            self._metrics.inspected(time.perf_counter() - began)
+            if limits == self._limits:
+                break
         if finding.module is not None and image:
             finding = finding.found_in(image)
         # A module that is refused is looked at again and again; its verdict counts once.
@@ -187,15 +216,17 @@ class Preparer:
             self._metrics.judged(finding.result, finding.reason)
         return finding
 
-    async def _compiled(
-        self, claim: Claim, digest: str, data: bytes, backing: Backing | None, on_step: OnStep
-    ) -> Artifact:
+    async def _compiled(self, claim: Claim, revision: Revision, backing: Backing | None, on_step: OnStep) -> Artifact:
         def on_wait(before: int) -> None:
             on_step(Step.COMPILING, f"waits for the compiler; modules before it: {before}" if before else "")
 
         on_wait(0)
         try:
-            return await self._artifacts.obtain(claim.key, digest, data, backing, on_wait)
+            return await self._artifacts.obtain(
+                claim.key, revision.digest, lambda: self._modules.opened(revision), backing, on_wait
+            )
+        except PullFailedError as error:
+            raise _not_fetched(error) from error
         except CompileFailed as error:
             if error.reason.permanent:
                 refusal = (
@@ -204,9 +235,9 @@ class Preparer:
                     else Refusal.UNSUPPORTED_FEATURE
                 )
                 raise NeverError(refusal, error.message) from error
-            raise NotNowError(
-                Step.COMPILING, Waiting.COMPILE_FAILED, f"{error.reason.value}: {error.message}"
-            ) from error
+            hint = self._memory.hint if error.reason is CompileReason.MEMORY_LIMIT else ""
+            message = f"{error.reason.value}: {error.message}{'; ' if hint else ''}{hint}"
+            raise NotNowError(Step.COMPILING, Waiting.COMPILE_FAILED, message) from error
         except OSError as error:
             raise NotNowError(Step.COMPILING, Waiting.COMPILE_FAILED, f"{error}") from error
 

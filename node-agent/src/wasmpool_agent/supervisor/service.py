@@ -15,6 +15,7 @@ from typing import Final
 
 from wasmpool_agent.allocation_counts import AllocationCounts
 from wasmpool_agent.metrics import Metrics
+from wasmpool_agent.modules.budget import Budget
 from wasmpool_agent.modules.cache import Cache
 from wasmpool_agent.modules.fetching import Modules
 from wasmpool_agent.modules.images import Images
@@ -27,6 +28,7 @@ from wasmpool_agent.supervisor.claiming import Claiming
 from wasmpool_agent.supervisor.cpus import usable_cpus
 from wasmpool_agent.supervisor.instances import Dispatcher
 from wasmpool_agent.supervisor.journal import Journal
+from wasmpool_agent.supervisor.pod_memory import PodMemory, memory_limit
 from wasmpool_agent.supervisor.ports import DesiredState
 from wasmpool_agent.supervisor.preparing import Preparer
 from wasmpool_agent.supervisor.promises import ClaimKey, key_of
@@ -59,15 +61,30 @@ class Supervisor:
         cache = Cache(Store(settings.cache, int(settings.pool.spec.agent.cache.size_limit)), metrics)
         sources = Sources(desired, metadata.namespace, metadata.name)
         self._registries = registry_client(settings.pool)
-        images = Images(self._registries, sources, settings.pool_credentials, cache, Pulled(settings.cache), metrics)
+        memory = PodMemory.divided(
+            memory_limit(), settings.pool.spec, settings.pool.spec.runtime.workers or usable_cpus()
+        )
+        reading, pulled = Budget(memory.module_bytes), Pulled(settings.cache)
+        images = Images(
+            self._registries,
+            sources,
+            settings.pool_credentials,
+            cache,
+            pulled,
+            metrics,
+            reading,
+            most_bytes=memory.module_bytes,
+            hint=memory.hint,
+        )
         self._preparer = Preparer(
             desired=desired,
             pool=settings.pool,
             pool_file=settings.pool_file,
             sources=sources,
-            modules=Modules(sources, images, cache),
+            modules=Modules(sources, images, cache, pulled, reading),
             cache=cache,
             metrics=metrics,
+            memory=memory,
         )
         self._purge_due = 0.0
         self._said = asyncio.Event()
