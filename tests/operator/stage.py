@@ -40,7 +40,10 @@ def condition(found: Object | None, kind: str) -> Object:
 
 @dataclass
 class Agent:
-    """Plays the agent of one pool on one node. `modules`: needs by the name of the workload."""
+    """Plays the agent of one pool on one node.
+
+    `modules`: needs by the name of the workload. `only_old`: the one revision that runs; whatever else is to run fails.
+    """
 
     api: Api
     namespace: str
@@ -54,6 +57,7 @@ class Agent:
     modules: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     refusals: dict[str, tuple[str, str]] = field(default_factory=dict)
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
+    only_old: str = ""
     lingering: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @property
@@ -125,6 +129,9 @@ class Agent:
             module = {"digest": digest, "sizeBytes": 1000, "needs": _full(needs)}
             return entry | {"state": "Inspected", "digest": digest, "module": module}
         slots = assignment.get("slots", 0)
+        if self.only_old and assignment["revision"] != self.only_old:
+            failing = {"state": "BackOff", "reason": "BackOff", "message": "it failed 3 times"}
+            return entry | failing | {"reservedSlots": slots}
         running = {"state": "Running", "reservedSlots": slots, "usedSlots": slots}
         return entry | running | self.states.get(name, {})
 

@@ -156,7 +156,9 @@ def test_what_somebody_changes_or_removes_is_made_anew(stage: Stage) -> None:
     assert again["spec"]["ports"][0]["targetPort"] == port, "its agents go on listening where they did"
     stage.play(lambda: states(stage, "front") == {agent.node: UP})
     stage.play(lambda: len(stage.api.list("NetworkPolicy", stage.namespace)) == 2)
-    stage.api.patch("Service", stage.namespace, "front", {"spec": {"ports": [{"name": "http", "port": 80, "targetPort": 1}]}})
+    stage.api.patch(
+        "Service", stage.namespace, "front", {"spec": {"ports": [{"name": "http", "port": 80, "targetPort": 1}]}}
+    )
     stage.play(lambda: stage.get("Service", "front")["spec"]["ports"][0]["targetPort"] == port)
     assert ports(stage, "front") == {port}
 

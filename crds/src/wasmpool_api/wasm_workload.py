@@ -274,6 +274,18 @@ class WorkloadNode(msgspec.Struct, frozen=True, rename="camel", kw_only=True, om
     reason: str = ""
 
 
+class Rollout(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """How far a new revision has come in the place of an older one: the most slots and running instances it ever had.
+
+    `progressed_at`: when either last grew, RFC 3339.
+    """
+
+    revision: str
+    reserved: int
+    ready: int
+    progressed_at: str
+
+
 class WasmWorkloadStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
     """status of a WasmWorkload; written by the operator alone. `completions`: indexes done, compact ("0-41,43")."""
 
@@ -282,6 +294,7 @@ class WasmWorkloadStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=Tr
     current_revision: str = ""
     updated_revision: str = ""
     instances: WorkloadInstances | None = None
+    rollout: Rollout | None = None
     module: ModuleStatus | None = None
     nodes: tuple[WorkloadNode, ...] = ()
     completions: str = ""

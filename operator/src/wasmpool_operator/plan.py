@@ -130,6 +130,9 @@ def _steps(observed: Observed, pool_plan: PoolPlan, workloads: WorkloadPlan) -> 
         Step("records", workloads.records),
         Step("assignments", workloads.assignments),
         Step("workload statuses", workloads.statuses),
-        Step("removals", (*deletions, *pool_plan.removals, *workloads.garbage, *workloads.serving.removals)),
+        Step(
+            "removals",
+            (*deletions, *pool_plan.removals, *workloads.garbage, *workloads.serving.removals, *workloads.expired),
+        ),
     )
     return tuple(step for step in steps if step.actions)

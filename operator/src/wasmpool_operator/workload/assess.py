@@ -16,6 +16,7 @@ from wasmpool_operator.conditions import Finding, Truth
 from wasmpool_operator.views import PoolKey
 from wasmpool_operator.workload.pinning import Pin, pin_of
 from wasmpool_operator.workload.reports import Place, Report
+from wasmpool_operator.workload.revisions import Past
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,13 @@ def assess(
     any_node_ready: bool,
     reports: Sequence[Report],
     places: Sequence[Place] = (),
+    pasts: Sequence[Past] = (),
 ) -> Assessment:
     """`not_allowed`: why the workload's namespace may not use the pool. `reports`: what agents say of the workload.
 
-    `places`: what the nodes' present specs have of it.
+    `places`: what the nodes' present specs have of it. `pasts`: what it ran before.
     """
-    pin = pin_of(workload, reports, places)
+    pin = pin_of(workload, reports, places, pasts)
     if pool is None:
         message = f"there is no InstancePool {key}"
         if not workload.spec.pool_ref.namespace:

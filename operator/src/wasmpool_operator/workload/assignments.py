@@ -30,12 +30,16 @@ class Sheets:
 
     def __init__(self, ports: Mapping[str, int] | None = None) -> None:
         self._nodes: dict[str, list[Assignment]] = defaultdict(list)
-        self._holders: dict[str, set[str]] = defaultdict(set)
+        self._holders: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self._ports = ports or {}
 
     def nodes_of(self, uid: str) -> frozenset[str]:
         """Where the workload is to run, or may."""
-        return frozenset(self._holders.get(uid, ()))
+        return frozenset(node for _, node in self._holders.get(uid, ()))
+
+    def revisions_of(self, uid: str) -> frozenset[str]:
+        """Those of the workload that some node is to run, or may."""
+        return frozenset(revision for revision, _ in self._holders.get(uid, ()))
 
     def reserve(
         self, assessment: Assessment, revision: str, slots: Mapping[str, int], indexes: Mapping[str, frozenset[int]]
@@ -78,7 +82,7 @@ class Sheets:
 
     def _add(self, node: str, assessment: Assessment, revision: str, *, slots: int, indexes: str) -> None:
         metadata, spec = assessment.workload.metadata, assessment.workload.spec
-        self._holders[metadata.uid].add(node)
+        self._holders[metadata.uid].add((revision, node))
         serves = spec.run.http is not None
         self._nodes[node].append(
             Assignment(

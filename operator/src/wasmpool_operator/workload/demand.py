@@ -8,6 +8,7 @@ from wasmpool_api.reasons import Waiting
 from wasmpool_operator.conditions import condition_of, seconds_since
 from wasmpool_operator.workload.assess import Assessment
 from wasmpool_operator.workload.completions import Completions
+from wasmpool_operator.workload.rollout import allowance, shares
 
 Held = Mapping[str, Mapping[str, int]]
 """Slots by revision and node, as the present specs have them."""
@@ -18,8 +19,7 @@ def service_requests(
 ) -> list[Request]:
     """For instances that run for ever. `running`: instances by revision and node.
 
-    A new revision replaces the old one as a Deployment's does: at most `maxSurge` slots more than `instances`, at most
-    `maxUnavailable` instances fewer. Until the new one is admitted the old one goes on.
+    A new revision replaces the old one as `rollout.shares` says. Until the new one is admitted the old one goes on.
     """
     workload = assessment.workload
     desired = workload.spec.instances
@@ -37,26 +37,13 @@ def service_requests(
             _request(assessment, revision, desired if revision == stays else 0, held, running, now)
             for revision in sorted(held)
         ]
-    old_total = sum(sum(held[revision].values()) for revision in others)
-    if not old_total:
+    if not any(sum(held[revision].values()) for revision in others):
         return [
             _request(assessment, target, desired, held, running, now, minimum=workload.spec.min_instances_or_default)
         ]
-    rolling = workload.spec.strategy.rolling_update
-    surge = rolling.max_surge.of_rounded_up(desired)
-    unavailable = rolling.max_unavailable.of_rounded_down(desired)
-    if not surge and not unavailable:
-        unavailable = 1
-    new_held = sum(held.get(target, {}).values())
-    new_running = sum(running.get(target, {}).values())
-    new_wanted = min(desired, max(new_held, desired + surge - old_total))
-    old_wanted = min(old_total, max(0, desired - unavailable - new_running))
-    requests = [_request(assessment, target, new_wanted, held, running, now)]
-    for revision in sorted(others, key=lambda name: (name != current, name)):
-        wanted = min(sum(held[revision].values()), old_wanted)
-        old_wanted -= wanted
-        requests.append(_request(assessment, revision, wanted, held, running, now))
-    return requests
+    allowed = allowance(desired, workload.spec.strategy.rolling_update)
+    wanted = shares(allowed, target, current, held, running)
+    return [_request(assessment, revision, wanted[revision], held, running, now) for revision in (target, *others)]
 
 
 def completion_requests(assessment: Assessment, completions: Completions, held: Held, now: datetime) -> list[Request]:

@@ -8,7 +8,8 @@
     fixed -- the pool's limits refuse it, and no node holds anything of it any more --> loose
     fixed -- an agent can't run it, no node holds anything of it, and its source has another one --> fixed, to that one
 
-status.updatedRevision remembers which: it names the revision with the digest, or the one without.
+status.updatedRevision remembers which: it names the revision with the digest, or the one without. A version that was
+run before and is still in the workload's history is fixed from the start, to the module that it ran.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from wasmpool_api.instance_pool_node import NodeWorkload, WorkloadState
 from wasmpool_api.revisions import Revision, revision_of
 from wasmpool_api.wasm_workload import ModuleSource, ModuleStatus, WasmWorkload
 from wasmpool_operator.workload.reports import Place, Report
+from wasmpool_operator.workload.revisions import Past
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +75,17 @@ class Pin:
         return revision_of(self.workload, known.digest, known.image)
 
 
-def pin_of(workload: WasmWorkload, reports: Sequence[Report], places: Sequence[Place]) -> Pin:
-    """As status remembers it, and as agents report it now."""
+def pin_of(
+    workload: WasmWorkload, reports: Sequence[Report], places: Sequence[Place], pasts: Sequence[Past] = ()
+) -> Pin:
+    """As status remembers it, and as agents report it now. `pasts`: what the workload ran before."""
     known = workload.status.module
     remembered = known if known is not None and known.digest and known.needs is not None else None
     inspected, updated = revision_of(workload).name, workload.status.updated_revision
     fixed = remembered is not None and revision_of(workload, remembered.digest, remembered.image).name == updated
     if not fixed and updated != inspected:
-        remembered = None  # of an earlier version
+        remembered = _run_before(workload, pasts)  # and not what status has, of an earlier version
+        fixed = remembered is not None
     # NB: an agent may not have let go yet of an inspection that another one has taken over.
     asked = {it.member.name for it in places if it.assignment.inspect and it.assignment.revision == inspected}
     sightings = [it for it in reports if it.member.fresh and it.entry.revision == inspected]
@@ -95,6 +100,14 @@ def pin_of(workload: WasmWorkload, reports: Sequence[Report], places: Sequence[P
     if there is None and entry.state is WorkloadState.REFUSED:
         remembered = None  # something else is there now, and it can't be read
     return Pin(workload, there or remembered, fixed, entry, node, found)
+
+
+def _run_before(workload: WasmWorkload, pasts: Sequence[Past]) -> ModuleStatus | None:
+    """The module of this very version, if it is one that comes back."""
+    for past in pasts:
+        if revision_of(workload, past.module.digest, past.module.image).name == past.name:
+            return past.module
+    return None
 
 
 def _changeable(source: ModuleSource) -> bool:

@@ -1,15 +1,17 @@
 """All workloads of one pool: assessed, placed, and written down. Pure: a snapshot in, actions out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from wasmpool_api.instance_pool import InstancePool, PoolWorkloads
 from wasmpool_api.instance_pool_node import InstancePoolNode
 from wasmpool_api.placement import PATIENCE_SECONDS, Claim, NamespaceLimit, Node, NodeState, Placement, Request, place
 from wasmpool_api.reasons import Refusal, Waiting
-from wasmpool_operator.actions import Action
+from wasmpool_operator.actions import Action, Delete
 from wasmpool_operator.pool.members import Member
 from wasmpool_operator.pool.observe import TAKEN_SECONDS, ObjectName, Observed
+from wasmpool_operator.resources import WASM_WORKLOADS
 from wasmpool_operator.serving.fronts import Fronts, fronts_of
 from wasmpool_operator.serving.names import Names
 from wasmpool_operator.serving.plan import ServingPlan, alive, plan_serving
@@ -19,8 +21,9 @@ from wasmpool_operator.workload.assignments import Sheets, inspection_node, patc
 from wasmpool_operator.workload.borrowing import borrowers
 from wasmpool_operator.workload.completions import Completions, completions_of, deal
 from wasmpool_operator.workload.demand import completion_requests, service_requests
+from wasmpool_operator.workload.progress import seconds_left, seconds_to_live
 from wasmpool_operator.workload.reports import Index, index_of, index_of_vanished
-from wasmpool_operator.workload.status import Standing, count_of, status_action, would_refuse
+from wasmpool_operator.workload.status import Standing, count_of, rolling_out, status_action, would_refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class WorkloadPlan:
     assignments: Sequence[Action] = ()
     statuses: Sequence[Action] = ()
     garbage: Sequence[Action] = ()
+    expired: Sequence[Action] = ()
     serving: ServingPlan = field(default_factory=ServingPlan)
     to_look_up: frozenset[ObjectName] = frozenset()
     counts: PoolWorkloads = field(default_factory=lambda: PoolWorkloads(admitted=0, waiting=0, refused=0))
@@ -53,7 +57,7 @@ def plan_workloads(
     gone_nodes: frozenset[str] = frozenset(),
 ) -> WorkloadPlan:
     """`replacing`: nodes whose agent is about to be replaced. `gone_nodes`: InstancePoolNodes that are about to go."""
-    pool = observed.pool
+    pool, pasts = observed.pool, revisions.pasts_of(observed.revisions)
     index, vanished = index_of(members), index_of_vanished(observed.vanished)
     states = {member.name: member.state(draining=member.name in replacing) for member in members}
     leaving = frozenset(
@@ -70,6 +74,7 @@ def plan_workloads(
             any_node_ready=any_ready,
             reports=index.reports.get(workload.metadata.uid, ()),
             places=index.places.get(workload.metadata.uid, ()),
+            pasts=pasts.get(workload.metadata.uid, ()),
         )
         for workload in observed.workloads
     ]
@@ -100,7 +105,8 @@ def plan_workloads(
     sheets = _sheets(fronts, assessments, requests, placements, counted, index, staying, states)
     serving = plan_serving(observed, fronts, names, members, sheets, index)
     standings = [
-        _standing(it, requests[it.workload.metadata.uid], placements, counted, index, serving) for it in assessments
+        _standing(it, requests[it.workload.metadata.uid], placements, counted, index, serving, sheets)
+        for it in assessments
     ]
     found = _assembled(observed, pool, members, staying, standings, sheets, requests, placements, states, replacing)
     rechecks = [it for it in (found.recheck_seconds, _recheck_names(assessments)) if it is not None]
@@ -184,6 +190,7 @@ def _standing(
     counted: Mapping[str, Completions],
     index: Index,
     serving: ServingPlan,
+    sheets: Sheets,
 ) -> Standing:
     uid = assessment.workload.metadata.uid
     slots = {request.claim.revision: placements[request.claim].slots for request in requests}
@@ -195,6 +202,7 @@ def _standing(
         reports=tuple(index.reports.get(uid, ())),
         completions=counted.get(uid),
         address=serving.addresses.get(uid, ""),
+        assigned=sheets.revisions_of(uid),
     )
 
 
@@ -217,14 +225,16 @@ def _assembled(
         if action is not None:
             (records if standing.must_be_recorded else statuses).append(action)
     referenced = _referenced(observed.pool_nodes, standings, sheets, members)
+    live = {it.assessment.workload.metadata.uid for it in standings}
+    referenced |= revisions.history(revisions.pasts_of(observed.revisions), live, referenced)
     moving, pinned = _movements(requests, placements, states, replacing)
     return WorkloadPlan(
         revisions=tuple(
             revisions.missing(
                 pool,
                 [
-                    *(it.assessment.revision for it in standings if it.assessment.admitted),
-                    *(it.assessment.inspection for it in standings if it.assessment.inspect),
+                    *((it.assessment.revision, it.assessment.module) for it in standings if it.assessment.admitted),
+                    *((it.assessment.inspection, None) for it in standings if it.assessment.inspect),
                 ],
                 observed.revisions,
             )
@@ -236,7 +246,8 @@ def _assembled(
         counts=_counts(standings),
         moving=moving,
         pinned=pinned,
-        recheck_seconds=_recheck(members, placements),
+        expired=tuple(_expired(standings, observed.now)),
+        recheck_seconds=_recheck(members, placements, standings, observed.now),
     )
 
 
@@ -349,12 +360,31 @@ def _counts(standings: Sequence[Standing]) -> PoolWorkloads:
     )
 
 
-def _recheck(members: Sequence[Member], placements: Mapping[Claim, Placement]) -> float | None:
-    """Time alone changes two things: who counts as lost, and for whom free slots are held."""
+def _expired(standings: Sequence[Standing], now: datetime) -> Iterator[Action]:
+    """Finished workloads whose time is up. NB: of what the API server has: the end was written down before."""
+    for standing in standings:
+        workload, completions = standing.assessment.workload, standing.completions
+        if completions is None or not completions.finished or not completions.total:
+            continue
+        if seconds_to_live(workload, now) == 0:
+            metadata = workload.metadata
+            why = f"finished ttlSecondsAfterFinished {workload.spec.ttl_seconds_after_finished} ago"
+            yield Delete(WASM_WORKLOADS, metadata.namespace, metadata.name, metadata.uid, why)
+
+
+def _recheck(
+    members: Sequence[Member], placements: Mapping[Claim, Placement], standings: Sequence[Standing], now: datetime
+) -> float | None:
+    """What time alone changes: who counts as lost, for whom free slots are held, what has stalled or has to go."""
     seconds: list[float] = []
     if any(not member.ready and not member.lost for member in members):
         seconds.append(15.0)
     short = [it.shortfall for it in placements.values() if it.shortfall is not None]
     if any(it.reason is Waiting.WAITING_FOR_CAPACITY for it in short):
         seconds.append(PATIENCE_SECONDS / 5)
+    for standing in standings:
+        workload = standing.assessment.workload
+        rollout = rolling_out(standing, now)
+        left = seconds_left(workload, rollout, now) if rollout is not None else None
+        seconds.extend(it + 1.0 for it in (left, seconds_to_live(workload, now)) if it)  # NB: times are whole seconds
     return min(seconds) if seconds else None

@@ -10,12 +10,13 @@ from wasmpool_api.instance_pool_node import WorkloadState
 from wasmpool_api.meta import API_VERSION, WASM_WORKLOAD, WORKLOAD_UID_LABEL
 from wasmpool_api.placement import Shortfall
 from wasmpool_api.reasons import PERMANENT, TEMPORARY, Outcome, Progress, RolloutReason
-from wasmpool_api.wasm_workload import WasmWorkloadStatus, WorkloadInstances, WorkloadNode
+from wasmpool_api.wasm_workload import Rollout, WasmWorkloadStatus, WorkloadInstances, WorkloadNode
 from wasmpool_operator.actions import WriteStatus
 from wasmpool_operator.conditions import Finding, Truth, condition_of, merged
 from wasmpool_operator.workload.assess import Assessment
 from wasmpool_operator.workload.borrowing import borrows_only
 from wasmpool_operator.workload.completions import Completions
+from wasmpool_operator.workload.progress import rollout_of, stalled
 from wasmpool_operator.workload.reports import Report, running_instances
 
 NODES_SHOWN = 10
@@ -25,7 +26,8 @@ NODES_SHOWN = 10
 class Standing:
     """What is known of a workload after placement. `slots`: by revision and node, as the specs will have them.
 
-    `address`: where its Service is, once there is one.
+    `address`: where its Service is, once there is one. `assigned`: revisions that nodes are told to run, with slots or
+    without.
     """
 
     assessment: Assessment
@@ -34,6 +36,12 @@ class Standing:
     reports: tuple[Report, ...]
     completions: Completions | None
     address: str = ""
+    assigned: frozenset[str] = frozenset()
+
+    @property
+    def older(self) -> frozenset[str]:
+        """Revisions that the present one has still to replace."""
+        return self.assigned - {self.assessment.revision.name}
 
     @property
     def serves(self) -> bool:
@@ -80,7 +88,8 @@ def status_of(standing: Standing, now: datetime) -> WasmWorkloadStatus:
     assessment, workload = standing.assessment, standing.assessment.workload
     # NB: `updated_revision` also says whether the module is pinned: see `pinning.Pin`.
     target = assessment.revision.name if assessment.module is not None else ""
-    findings = _findings(standing)
+    rollout = rolling_out(standing, now)
+    findings = _findings(standing, rollout, now)
     return WasmWorkloadStatus(
         observed_generation=workload.metadata.generation,
         selector=f"{WORKLOAD_UID_LABEL}={workload.metadata.uid}",
@@ -93,11 +102,28 @@ def status_of(standing: Standing, now: datetime) -> WasmWorkloadStatus:
             succeeded=standing.completions.succeeded if standing.completions is not None else 0,
             failed=standing.completions.failed if standing.completions is not None else 0,
         ),
+        rollout=rollout,
         module=assessment.module or workload.status.module,
         nodes=_nodes(standing),
         completions=standing.completions.text if standing.completions is not None else "",
         address=standing.address,
         conditions=merged(workload.status.conditions, findings, generation=workload.metadata.generation, now=now),
+    )
+
+
+def rolling_out(standing: Standing, now: datetime) -> Rollout | None:
+    """How far the present revision has come, while an older one is there and it may take over."""
+    assessment = standing.assessment
+    if assessment.refused:
+        return None
+    target = assessment.revision.name
+    return rollout_of(
+        assessment.workload,
+        target,
+        standing.older,
+        reserved=sum(standing.slots.get(target, {}).values()),
+        ready=_running(standing, target),
+        now=now,
     )
 
 
@@ -124,11 +150,12 @@ def _current_revision(standing: Standing, target: str) -> str:
     return known
 
 
-def _running(standing: Standing) -> int:
+def _running(standing: Standing, revision: str = "") -> int:
+    """Instances that run; of one revision, or of all."""
     # NB: counted against what is reserved: an agent that has not yet seen a scale-down still reports the old number.
     total = 0
     for report in standing.reports:
-        if report.current:
+        if report.current and revision in {"", report.entry.revision}:
             slots = standing.slots.get(report.entry.revision, {}).get(report.member.name, 0)
             total += min(slots, running_instances(report.entry, serves=standing.serves))
     return total
@@ -155,7 +182,7 @@ def _nodes(standing: Standing) -> tuple[WorkloadNode, ...]:
     )
 
 
-def _findings(standing: Standing) -> tuple[Finding, ...]:
+def _findings(standing: Standing, rollout: Rollout | None, now: datetime) -> tuple[Finding, ...]:
     assessment = standing.assessment
     reserved = _slots_reserved(standing)
     ready = _ready(standing, reserved)
@@ -170,6 +197,13 @@ def _findings(standing: Standing) -> tuple[Finding, ...]:
         findings.append(Finding("Reconciling", Truth.FALSE, permanent.reason, "see Stalled"))
         findings.append(Finding("Stalled", Truth.TRUE, permanent.reason, permanent.message))
         return tuple(findings)
+    if rollout is not None:
+        trouble = _trouble(standing, rollout.revision)
+        found = stalled(assessment.workload, rollout, standing.older, now, trouble[1] if trouble is not None else "")
+        if found is not None:
+            findings.append(Finding("Reconciling", Truth.FALSE, found.reason, "see Stalled"))
+            findings.append(found)
+            return tuple(findings)
     settled = done or (ready.truth is Truth.TRUE and _rolled_out(standing))
     if settled:
         findings.append(Finding("Reconciling", Truth.FALSE, RolloutReason.UP_TO_DATE))
@@ -186,7 +220,7 @@ def _findings(standing: Standing) -> tuple[Finding, ...]:
 def _rolled_out(standing: Standing) -> bool:
     if standing.completions is not None:
         return True
-    return not any(nodes for revision, nodes in standing.slots.items() if revision != standing.assessment.revision.name)
+    return not standing.older
 
 
 def _slots_reserved(standing: Standing) -> Finding:
@@ -247,10 +281,12 @@ def _ready_to_borrow(standing: Standing) -> Finding:
     return Finding("Ready", Truth.FALSE, *_progress(standing, message))
 
 
-def _trouble(standing: Standing) -> tuple[str, str] | None:
-    """What an agent complains of."""
+def _trouble(standing: Standing, revision: str = "") -> tuple[str, str] | None:
+    """What an agent complains of; of one revision, or of any."""
     for report in standing.reports:
         entry = report.entry
+        if revision not in {"", entry.revision}:
+            continue
         wanted = _is_assigned(standing, entry.revision) and report.member.fresh
         failed = entry.state in {WorkloadState.BACK_OFF, WorkloadState.REFUSED, WorkloadState.FAILED}
         if wanted and (failed or entry.reason in TEMPORARY):
@@ -276,8 +312,7 @@ def _progress(standing: Standing, message: str) -> tuple[str, str]:
 
 def _is_assigned(standing: Standing, revision: str) -> bool:
     """Whether nodes are to run it, with slots or by borrowing."""
-    borrowing = borrows_only(standing.assessment) and revision == standing.assessment.revision.name
-    return borrowing or revision in standing.slots
+    return revision in standing.assigned or revision in standing.slots
 
 
 def _finished(standing: Standing, completions: Completions, reserved: Finding) -> Finding:
