@@ -113,8 +113,8 @@ class Preparer:
         try:
             async with self._modules.newest(revision) as fetched:
                 while True:
-                    limits = self._limits
                     finding = await self._examine(claim, fetched.data, revision, fetched.image)
+                    limits = self._limits  # which the verdict is by
                     if finding.admitted and not fetched.image:
                         await self._modules.keep(revision, fetched.data)
                     if limits == self._limits:
