@@ -1,0 +1,86 @@
+"""Read-only file trees in memory, for guests of either WASI: what ConfigMaps and Secrets hold, under their mounts.
+
+There are no links, so a path leads nowhere but downwards: `..` never leaves the tree that it began in.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+PATH_MOST_CHARS: Final = 4096
+
+
+class PathError(Exception):
+    """Nothing is there."""
+
+
+class PathNotDirectoryError(PathError):
+    """A part of the path is a file."""
+
+
+class PathEscapesError(PathError):
+    """The path is absolute, or leaves its tree."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """`number`: unique among all files and trees of a guest."""
+
+    content: bytes
+    number: int
+
+
+@dataclass(slots=True)
+class Tree:
+    """A directory: names to what they are."""
+
+    number: int
+    entries: dict[str, "File | Tree"] = field(default_factory=dict[str, "File | Tree"])
+
+    def find(self, path: str) -> "File | Tree":
+        """What is at the path. Raises PathError."""
+        if path.startswith("/") or "\0" in path or len(path) > PATH_MOST_CHARS:
+            raise PathEscapesError(path)
+        way: list[File | Tree] = [self]
+        for part in path.split("/"):
+            here = way[-1]
+            if part in {"", "."}:
+                if part == "" and path and isinstance(here, File):
+                    raise PathNotDirectoryError(path)  # a slash at its end
+                continue
+            if not isinstance(here, Tree):
+                raise PathNotDirectoryError(path)
+            if part == "..":
+                if len(way) == 1:
+                    raise PathEscapesError(path)
+                way.pop()
+                continue
+            found = here.entries.get(part)
+            if found is None:
+                raise PathError(path)
+            way.append(found)
+        return way[-1]
+
+
+def trees(mounts: Mapping[str, Mapping[str, bytes]]) -> dict[str, Tree]:
+    """From what is mounted where: path in the mount to content."""
+    number = 0
+
+    def next_number() -> int:
+        nonlocal number
+        number += 1
+        return number
+
+    found: dict[str, Tree] = {}
+    for mount, files in mounts.items():
+        root = found[mount] = Tree(next_number())
+        for path, content in files.items():
+            here = root
+            *directories, name = path.split("/")
+            for directory in directories:
+                below = here.entries.setdefault(directory, Tree(next_number()))
+                if not isinstance(below, Tree):
+                    raise PathNotDirectoryError(path)
+                here = below
+            here.entries[name] = File(content, next_number())
+    return found

@@ -1,0 +1,46 @@
+"""The functions that components may import, by interface and name without a version: "wasi:io/poll#poll"."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from wasmpool_agent.wasmtime_async import Wait
+
+Function = Callable[..., object]
+"""(host, *lifted arguments) -> the lifted result, or Later. Raises HostTrap to end the guest."""
+FUNCTIONS: Final[dict[str, Function]] = {}
+MAY_WAIT: Final[set[str]] = set()
+"""Names of functions that may return Later."""
+
+_F = TypeVar("_F", bound=Function)
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """The guest waits. `then` gives the result once `wait` is ready, or another Later."""
+
+    wait: Wait
+    then: Callable[[], object]
+
+
+def function(name: str, *, may_wait: bool = False) -> Callable[[_F], _F]:
+    """Registers a function under this name."""
+
+    def register(made: _F) -> _F:
+        assert name not in FUNCTIONS, name  # noqa: S101 - two of one name are a slip
+        FUNCTIONS[name] = made
+        if may_wait:
+            MAY_WAIT.add(name)
+        return made
+
+    return register
+
+
+def ok(value: object = None) -> tuple[bool, object]:
+    """The good case of a result."""
+    return True, value
+
+
+def err(value: object = None) -> tuple[bool, object]:
+    """The other one."""
+    return False, value
