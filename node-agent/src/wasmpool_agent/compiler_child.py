@@ -75,7 +75,7 @@ def _compile(parsed: argparse.Namespace) -> Report:
     try:
         module = wasmtime.Module(engine, join_data_segments(wasm))
     except wasmtime.WasmtimeError as error:
-        return _refused(str(error))
+        return refused(str(error))
     missing = unprovided(imports_of(module))
     if missing:
         return Report(reason=CompileReason.UNSUPPORTED_IMPORT, message=missing)
@@ -88,7 +88,7 @@ def _compile(parsed: argparse.Namespace) -> Report:
 _FEATURE_SIGNS = ("must be enabled", "support is not enabled", "proposal not enabled", "disallowed", "not supported")
 
 
-def _refused(text: str) -> Report:
+def refused(text: str) -> Report:
     """Wasmtime says the same for what is wrong and for what is switched off here, but in other words."""
     message = " ".join(text.split())
     if out_of_memory(message):

@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import wasmtime
 
 from tests.unit.agent.worker_harness import pool
+from wasmpool_agent import compiler_child
 from wasmpool_agent.compiler import (
     Compiled,
     CompileFailed,
@@ -102,6 +104,63 @@ def test_a_compilation_that_takes_too_much_memory_is_ended(pool_file: Path) -> N
     hungry = failure(large, pool_file, memory=32 * 1024**2)
     assert (hungry.reason, hungry.reason.permanent) == (CompileReason.MEMORY_LIMIT, False)
     assert "more than 33554432 bytes" in hungry.message
+
+
+@pytest.mark.parametrize("mib", [1, 4, 16, 24, 40])
+def test_wherever_memory_ends_it_is_never_called_the_modules_own_fault(pool_file: Path, mib: int) -> None:
+    large = functions(40, "(i32.store (local.get 0) (i32.load (local.get 0)))" * 10_000)
+    hungry = failure(large, pool_file, memory=mib * 1024**2)
+    assert hungry.reason is CompileReason.MEMORY_LIMIT
+    assert f"more than {mib * 1024**2} bytes" in hungry.message
+
+
+def test_memory_that_wasmtime_did_not_get_for_the_code_is_no_refusal_of_the_module() -> None:
+    text = (
+        "Cannot allocate buffer Caused by: 0: mmap failed to allocate 0x12b5000 bytes "
+        "1: Cannot allocate memory (os error 12)"
+    )
+    assert compiler_child.refused(text).reason is CompileReason.MEMORY_LIMIT
+
+
+def children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+def oom_score_adj(process: str) -> str:
+    return Path(f"/proc/{process}/oom_score_adj").read_text().strip()
+
+
+def test_a_compiler_that_linux_ends_for_want_of_memory_says_so_and_what_it_was_allowed(tmp_path: Path) -> None:
+    """It is held at its start, by a pool file that nobody writes, and killed as Linux would."""
+    os.mkfifo(tmp_path / "pool.json")
+
+    async def killed() -> CompileFailed:
+        task = asyncio.create_task(compile_module(EMPTY, tmp_path / "pool.json", memory_limit_bytes=12345678))
+        while not (found := children()):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.01)
+        os.kill(int(found[-1]), signal.SIGKILL)
+        with pytest.raises(CompileFailed) as caught:
+            await task
+        return caught.value
+
+    failed = asyncio.run(killed())
+    assert (failed.reason, failed.reason.permanent) == (CompileReason.MEMORY_LIMIT, False)
+    assert "signal 9" in failed.message
+    assert "12345678 bytes" in failed.message
+
+
+def test_the_compiler_is_the_first_to_die_where_the_pods_memory_ends(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pool.json")
+
+    async def look() -> None:
+        task = asyncio.create_task(compile_module(EMPTY, tmp_path / "pool.json"))
+        async with asyncio.timeout(10):
+            while not {"1000"} & {oom_score_adj(child) for child in children()}:  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(look())
 
 
 def test_a_compiler_that_crashes_says_how(tmp_path: Path) -> None:
