@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from wasmpool_operator.events import Note, Regarding
 from wasmpool_operator.ports import Manifest, Resource
 
 
@@ -27,9 +28,11 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class WriteStatus:
-    """Server-side apply of the whole status that the operator owns."""
+    """Server-side apply of the whole status that the operator owns. `notes`: what people are told of it afterwards."""
 
     manifest: Manifest
+    about: Regarding
+    notes: Sequence[Note] = ()
 
 
 @dataclass(frozen=True, slots=True)

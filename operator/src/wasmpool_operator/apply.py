@@ -8,6 +8,7 @@ from wasmpool_operator.actions import Action, Apply, Create, Delete, PatchAssign
 from wasmpool_operator.cache import Cache
 from wasmpool_operator.pool.observe import Memory, Sent, mark_of_manifest
 from wasmpool_operator.ports import Cluster, ClusterError, Conflict, Manifest, Refused, Resource
+from wasmpool_operator.recorder import Recorder
 from wasmpool_operator.resources import INSTANCE_POOL_NODES, resource_of
 
 CONCURRENT_WRITES = 16
@@ -18,8 +19,9 @@ _log = logging.getLogger(__name__)
 class Applier:
     """Writes to the cluster, and lets the cache see each answer at once, so that the next plan knows its own deeds."""
 
-    def __init__(self, cluster: Cluster, cache: Cache) -> None:
+    def __init__(self, cluster: Cluster, cache: Cache, recorder: Recorder) -> None:
         self._cluster = cluster
+        self._recorder = recorder
         self._cache = cache
         self._slots = asyncio.Semaphore(CONCURRENT_WRITES)
 
@@ -51,8 +53,9 @@ class Applier:
                 _log.info("applied %s", _name(manifest))
             case Create(manifest):
                 await self._create(manifest)
-            case WriteStatus(manifest):
-                await self._write_status(manifest)
+            case WriteStatus(manifest, about, notes):
+                if await self._write_status(manifest):
+                    await self._recorder.record(about, notes)
             case PatchAssignments(namespace, name, operations):
                 patched = await self._cluster.patch_json(INSTANCE_POOL_NODES, namespace, name, operations)
                 if patched is None:
@@ -77,7 +80,8 @@ class Applier:
         else:
             _log.info("created %s", _name(manifest))
 
-    async def _write_status(self, manifest: Manifest) -> None:
+    async def _write_status(self, manifest: Manifest) -> bool:
+        """False where the object is gone."""
         resource, metadata = resource_of(manifest), manifest["metadata"]
         try:
             self._learn(resource, await self._cluster.apply_status(manifest))
@@ -85,6 +89,8 @@ class Applier:
             if not (isinstance(error, Refused) and error.status == 404):
                 raise
             self._forget(resource, str(metadata["namespace"]), str(metadata["name"]))
+            return False
+        return True
 
     def _learn(self, resource: Resource, answer: Manifest) -> None:
         self._cache.tables()[resource].put(answer)

@@ -27,6 +27,7 @@ from wasmpool_operator.pool.agent_pod import AgentSettings
 from wasmpool_operator.ports import Cluster, ClusterError
 from wasmpool_operator.queue import ReconcileQueue
 from wasmpool_operator.reconcile import Reconciler
+from wasmpool_operator.recorder import Recorder
 from wasmpool_operator.server import Readiness, serving
 from wasmpool_operator.settings import kopf_settings
 from wasmpool_operator.sweep import Sweeper
@@ -139,7 +140,8 @@ async def _lead(
     stop: asyncio.Event,
 ) -> None:
     settings = AgentSettings(options.agent_image, options.agent_cluster_role)
-    reconciler = Reconciler(cluster, cache, settings, metrics, _now)
+    recorder = Recorder(cluster, os.environ.get("POD_NAME") or socket.gethostname(), _now)
+    reconciler = Reconciler(cluster, cache, settings, metrics, _now, recorder)
     queue: ReconcileQueue[PoolKey] = ReconcileQueue(
         reconciler.reconcile, on_error=lambda key, error: _failed(metrics, key, error)
     )

@@ -11,6 +11,7 @@ from wasmpool_api.reasons import PoolReason
 from wasmpool_api.region import RegionError
 from wasmpool_api.registries import registries_problem
 from wasmpool_operator.actions import Step, WriteStatus
+from wasmpool_operator.events import pool_notes, regarding
 from wasmpool_operator.pool.agent_pod import AgentSettings
 from wasmpool_operator.pool.members import Member
 from wasmpool_operator.pool.observe import ObjectName, Observed
@@ -101,7 +102,9 @@ def status_action(pool: InstancePool, status: InstancePoolStatus) -> WriteStatus
                 "uid": pool.metadata.uid,
             },
             "status": encode(status),
-        }
+        },
+        about=regarding(pool),
+        notes=pool_notes(pool.status, status),
     )
 
 

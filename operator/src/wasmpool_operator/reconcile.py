@@ -16,6 +16,7 @@ from wasmpool_operator.pool.agent_pod import AgentSettings
 from wasmpool_operator.pool.observe import Lookup, Memory, ObjectName, Survey, huge_pages_of, managed, observe
 from wasmpool_operator.pool.plan import Problem
 from wasmpool_operator.ports import Cluster, Conflict, NotServedYet, Refused
+from wasmpool_operator.recorder import Recorder
 from wasmpool_operator.resources import DAEMON_SETS, PODS, ROLE_BINDINGS, SERVICE_ACCOUNTS
 from wasmpool_operator.views import Plain, Pod, PoolKey, controlled_by
 
@@ -37,13 +38,14 @@ class Reconciler:
         settings: AgentSettings,
         metrics: Metrics,
         clock: Callable[[], datetime],
+        recorder: Recorder,
     ) -> None:
         self._cluster = cluster
         self._cache = cache
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
-        self._applier = Applier(cluster, cache)
+        self._applier = Applier(cluster, cache, recorder)
         self._memories: dict[PoolKey, Memory] = {}
 
     async def reconcile(self, key: PoolKey) -> float | None:

@@ -19,6 +19,7 @@ ROLE_BINDINGS: Final = Resource("rbac.authorization.k8s.io", "v1", "rolebindings
 SERVICES: Final = Resource("", "v1", "services", "Service")
 ENDPOINT_SLICES: Final = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 NETWORK_POLICIES: Final = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
+EVENTS: Final = Resource("events.k8s.io", "v1", "events", "Event")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 
 ALL: Final = (
@@ -36,6 +37,7 @@ ALL: Final = (
     SERVICES,
     ENDPOINT_SLICES,
     NETWORK_POLICIES,
+    EVENTS,
     LEASES,
 )
 _BY_KIND: Final = {(resource.api_version, resource.kind): resource for resource in ALL}

@@ -13,6 +13,7 @@ from wasmpool_api.reasons import PERMANENT, TEMPORARY, Outcome, Progress, Rollou
 from wasmpool_api.wasm_workload import Rollout, WasmWorkloadStatus, WorkloadInstances, WorkloadNode
 from wasmpool_operator.actions import WriteStatus
 from wasmpool_operator.conditions import Finding, Truth, condition_of, merged
+from wasmpool_operator.events import regarding, workload_notes
 from wasmpool_operator.workload.assess import Assessment
 from wasmpool_operator.workload.borrowing import borrows_only
 from wasmpool_operator.workload.completions import Completions
@@ -79,7 +80,9 @@ def status_action(standing: Standing, now: datetime) -> WriteStatus | None:
                 "uid": workload.metadata.uid,
             },
             "status": encode(status),
-        }
+        },
+        about=regarding(workload),
+        notes=workload_notes(workload.status, status),
     )
 
 
