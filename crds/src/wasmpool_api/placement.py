@@ -72,6 +72,8 @@ class Request:
     `running`: instances per node that run now. `movable` is False where an instance must not be started a second time
     (then `held` is only ever reduced by `wanted`). `in_turns`: `wanted` counts runs that may follow each other, so that
     it may exceed what the pool can ever hold, as long as `minimum` does not. `waited_seconds`: since it began to wait.
+    `refusing`: nodes that won't run it; `too_small`: nodes whose slots have to become larger first. Neither gets a slot
+    of it, nor keeps one that can be moved.
     """
 
     claim: Claim
@@ -84,6 +86,8 @@ class Request:
     spread: Spread = Spread.SPREAD
     node_selector: Mapping[str, str] = field(default_factory=dict[str, str])
     max_per_node: int | None = None
+    refusing: frozenset[str] = frozenset()
+    too_small: frozenset[str] = frozenset()
     held: Mapping[str, int] = field(default_factory=dict[str, int])
     running: Mapping[str, int] = field(default_factory=dict[str, int])
     movable: bool = True
@@ -161,7 +165,7 @@ class _Cycle:
                 continue
             slots = held
             if request.movable:
-                if node.state is NodeState.LOST or not _matches(node, request):
+                if node.state is NodeState.LOST or not _takes(node, request):
                     continue
                 slots = min(held, _cap(request))
                 if node.state is not NodeState.UNREADY:  # NB: the slots of an unready node are hearsay
@@ -249,7 +253,7 @@ class _Cycle:
     def _rooms(self, request: Request, planned: Mapping[str, int]) -> dict[str, int]:
         rooms: dict[str, int] = {}
         for name, node in self._nodes.items():
-            if node.state is not NodeState.READY or node.promised is None or not _matches(node, request):
+            if node.state is not NodeState.READY or node.promised is None or not _takes(node, request):
                 continue
             mine = planned.get(name, 0)
             if not mine and self._claims[name] >= MAX_CLAIMS_PER_NODE:
@@ -308,7 +312,9 @@ class _Cycle:
         if not self._nodes or all(node.state is NodeState.LOST for node in self._nodes.values()):
             return because(Waiting.NO_READY_NODES, f"{wanted} wanted, pool {self._pool} has no node")
         fitting = [
-            node for node in self._nodes.values() if _matches(node, request) and node.state is not NodeState.LOST
+            node
+            for node in self._nodes.values()
+            if _matches(node, request) and node.name not in request.refusing and node.state is not NodeState.LOST
         ]
         ever = sum(min(node.capacity, _cap(request)) for node in fitting)
         if (request.minimum if request.in_turns else request.wanted) > ever:
@@ -316,6 +322,8 @@ class _Cycle:
             if request.node_selector:
                 pairs = ",".join(f"{key}={value}" for key, value in sorted(request.node_selector.items()))
                 where += f" with {pairs}"
+            if request.refusing:
+                where += f" that {'does' if len(fitting) == 1 else 'do'} not refuse it"
             each = f", maxPerNode {request.max_per_node}" if request.max_per_node is not None else ""
             return because(
                 Refusal.EXCEEDS_POOL_CAPACITY,
@@ -334,6 +342,9 @@ class _Cycle:
         if not ready:
             return because(Waiting.NO_READY_NODES, f"{wanted} wanted, none of {_nodes(len(fitting))} is ready")
         message = f"{missing} more of {wanted} wanted, {max(0, free)} free on {_nodes(ready)} of pool {self._pool}"
+        small = len(request.too_small.intersection(node.name for node in fitting))
+        if small:
+            message += f"; the slots of {_nodes(small)} are too small for it, until the agents there are replaced"
         if not placed and request.minimum > 1:
             message += f", at least {min(request.minimum, request.wanted)} must fit at once"
         if self._holder is not None:
@@ -346,6 +357,10 @@ class _Cycle:
 
 def _matches(node: Node, request: Request) -> bool:
     return all(node.labels.get(key) == value for key, value in request.node_selector.items())
+
+
+def _takes(node: Node, request: Request) -> bool:
+    return _matches(node, request) and node.name not in request.refusing | request.too_small
 
 
 def _cap(request: Request) -> int:

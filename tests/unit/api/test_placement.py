@@ -80,6 +80,23 @@ def test_max_per_node_is_obeyed() -> None:
     assert placed(result, "w") == {"a": 1, "b": 1}
 
 
+def test_a_node_that_refuses_it_or_is_too_small_for_it_keeps_and_gets_nothing() -> None:
+    held = {"a": 1, "b": 1, "c": 1}
+    nodes = [node(name, promised={Claim("w", "r1"): 1}) for name in "abc"]
+    asked = request("w", 3, held=held, refusing=frozenset("a"), too_small=frozenset("b"))
+    assert placed(place("web", nodes, [asked]), "w") == {"c": 3}
+
+
+def test_what_refuses_can_never_hold_it_and_what_is_too_small_can_not_now() -> None:
+    nodes = [node("a"), node("b")]
+    never = shortfall(place("web", nodes, [request("w", 5, refusing=frozenset("a"))]), "w")
+    assert never.reason is Refusal.EXCEEDS_POOL_CAPACITY
+    assert "1 node of pool web that does not refuse it can hold 4 for it" in never.message
+    later = shortfall(place("web", nodes, [request("w", 5, too_small=frozenset("a"))]), "w")
+    assert later.reason is Waiting.WAITING_FOR_CAPACITY
+    assert "the slots of 1 node are too small for it, until the agents there are replaced" in later.message
+
+
 def test_what_is_held_stays_where_it_is() -> None:
     held = {"b": 2}
     nodes = [node("a"), node("b", promised={Claim("w", "r1"): 2}), node("c")]
@@ -296,6 +313,8 @@ def pools(draw: st.DrawFn) -> tuple[list[Node], list[Request], dict[str, Namespa
                 spread=draw(st.sampled_from(Spread)),
                 node_selector=draw(st.sampled_from(({}, {"zone": "1"}))),
                 max_per_node=draw(st.none() | st.integers(1, 4)),
+                refusing=draw(st.frozensets(st.sampled_from(NAMES), max_size=2)),
+                too_small=draw(st.frozensets(st.sampled_from(NAMES), max_size=2)),
                 held=held[claim],
                 running={name: draw(st.integers(0, count)) for name, count in held[claim].items()},
                 movable=draw(st.booleans()),
@@ -350,6 +369,7 @@ def assert_placement_invariants(
             where = next(each for each in nodes if each.name == name)
             new = slots > it.held.get(name, 0)
             if new or it.movable:
+                assert name not in it.refusing | it.too_small, case
                 assert all(where.labels.get(key) == value for key, value in it.node_selector.items()), case
                 assert it.max_per_node is None or slots <= it.max_per_node or not new, case
         stable = sum(

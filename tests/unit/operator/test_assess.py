@@ -15,6 +15,7 @@ from wasmpool_api.instance_pool_node import Assignment, NodeWorkload
 from wasmpool_api.revisions import revision_of
 from wasmpool_api.wasm_workload import ModuleStatus, WasmWorkload
 from wasmpool_operator.conditions import Truth
+from wasmpool_operator.pool.members import Member
 from wasmpool_operator.views import PoolKey
 from wasmpool_operator.workload.assess import Assessment, assess
 from wasmpool_operator.workload.reports import Place, Report
@@ -22,6 +23,13 @@ from wasmpool_operator.workload.reports import Place, Report
 KEY = PoolKey("team", "web")
 FITS = {"functions": 10}
 TOO_MANY = {"functions": 12000}
+
+
+def on(found: Report, name: str, *, slot_bytes: int = 2 * 2**20) -> Report:
+    """The same, said by the agent of another node."""
+    memory = {"backing": "HugePages2Mi", "pageSize": "2Mi", "slotBytes": slot_bytes, "regionBytes": slot_bytes * 4}
+    status = {"agent": agent_info(), "observedGeneration": 1, "memory": memory}
+    return Report(member(pool_node(name, status=status)), found.entry, found.current)
 
 
 def digest(letter: str) -> str:
@@ -40,8 +48,12 @@ def report(found: WasmWorkload, state: str, *, fresh: bool = True, inspect: bool
     return Report(member(node), decode(NodeWorkload, content), current=fresh)
 
 
-def judged(found: WasmWorkload, *reports: Report, places: tuple[Place, ...] = (), **spec: Any) -> Assessment:
-    return assess(found, pool(**spec), KEY, not_allowed=None, any_node_ready=True, reports=reports, places=places)
+def judged(
+    found: WasmWorkload, *reports: Report, places: tuple[Place, ...] = (), nodes: tuple[Member, ...] = (), **spec: Any
+) -> Assessment:
+    return assess(
+        found, pool(**spec), KEY, not_allowed=None, any_node_ready=True, reports=reports, places=places, nodes=nodes
+    )
 
 
 def remembering(needs: dict[str, Any], *, fixed: bool, **more: Any) -> WasmWorkload:
@@ -206,3 +218,42 @@ def test_count_admits_what_it_would_refuse_and_says_so() -> None:
         "admission.mode of pool web is Count; Enforce would refuse: functions: needs 12000, pool web allows 10000"
     )
     assert not judged(workload(), report(workload(), "Inspected", module=module(FITS))).would_refuse
+
+
+@pytest.mark.parametrize("reason", ["AgentTooOld", "ExceedsModuleLimits"])
+def test_a_refusal_that_is_about_a_node_leaves_the_others_their_slots(reason: str) -> None:
+    known = remembering(FITS, fixed=True)
+    refusal = on(report(known, "Refused", inspect=False, reason=reason, message="older"), "n1")
+    other = on(report(known, "Pending", inspect=False), "n2")
+    found = judged(known, refusal, other, nodes=(refusal.member, other.member))
+    assert (found.admitted, found.refusing, found.inspect) == (True, {"n1"}, False)
+    assert found.admission.message == f"within the limits of pool web; not on node n1: {reason}: older"
+    both = judged(known, refusal, on(refusal, "n2"), nodes=(refusal.member, other.member))
+    assert (both.refused, both.refusing) == (True, {"n1", "n2"})
+    assert judged(known, refusal, nodes=(refusal.member,)).refused
+
+
+@pytest.mark.parametrize("reason", ["ModuleInvalid", "UnsupportedFeature"])
+def test_a_refusal_that_is_about_the_module_is_everybodys_unless_somebody_runs_it(reason: str) -> None:
+    known = remembering(FITS, fixed=True)
+    refusal = on(report(known, "Refused", inspect=False, reason=reason, message="offset 7"), "n1")
+    for state, admitted in (("Pending", False), ("Compiling", False), ("Running", True)):
+        other = on(report(known, state, inspect=False), "n2")
+        found = judged(known, refusal, other, nodes=(refusal.member, other.member))
+        assert (found.admitted, found.refusing) == (admitted, {"n1"})
+
+
+def test_a_counted_run_that_still_goes_on_where_it_is_refused_does_not_begin_elsewhere() -> None:
+    known = remembering(FITS, fixed=True, run={"command": {"restartPolicy": "Never"}})
+    refusal = report(known, "Refused", inspect=False, reason="AgentTooOld", usedSlots=1)
+    assert judged(known, refusal, nodes=(refusal.member, member(pool_node("n2")))).refusing == frozenset()
+    ended = report(known, "Refused", inspect=False, reason="AgentTooOld")
+    assert judged(known, ended, nodes=(refusal.member, member(pool_node("n2")))).refusing == {"n1"}
+
+
+def test_a_node_whose_slots_are_smaller_than_the_modules_memory_is_left_out() -> None:
+    known = remembering(FITS | {"memoryPages": 32}, fixed=True)
+    nodes = tuple(
+        on(report(known, "Pending"), name, slot_bytes=slots).member for name, slots in (("n1", 2**20), ("n2", 2**21))
+    )
+    assert judged(known, nodes=nodes).too_small == {"n1"}

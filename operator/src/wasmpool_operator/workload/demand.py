@@ -54,6 +54,8 @@ def completion_requests(assessment: Assessment, completions: Completions, held: 
         return [_request(assessment, revision, 0, held, {}, now) for revision in sorted(held)]
     out: dict[str, dict[str, int]] = {}
     for (revision, node), indexes in completions.out.items():
+        if revision == target and node in assessment.refusing:
+            continue  # they go out again once the assignment is taken back
         out.setdefault(revision, {})[node] = len(indexes)
     wanted = {revision: sum(nodes.values()) for revision, nodes in out.items()}
     if assessment.admitted:
@@ -93,6 +95,8 @@ def _request(
         spread=spec.placement.spread,
         node_selector=spec.placement.node_selector,
         max_per_node=spec.placement.max_per_node,
+        refusing=assessment.refusing if revision == assessment.revision.name else frozenset(),
+        too_small=assessment.too_small if revision == assessment.revision.name else frozenset(),
         held=held.get(revision, {}),
         running=running.get(revision, {}),
         movable=movable,

@@ -8,6 +8,7 @@ from wasmpool_api.instance_pool import InstancePool, PoolWorkloads
 from wasmpool_api.instance_pool_node import InstancePoolNode
 from wasmpool_api.placement import PATIENCE_SECONDS, Claim, NamespaceLimit, Node, NodeState, Placement, Request, place
 from wasmpool_api.reasons import Refusal, Waiting
+from wasmpool_api.wasm_workload import WasmWorkload
 from wasmpool_operator.actions import Action, Delete
 from wasmpool_operator.pool.members import Member
 from wasmpool_operator.pool.observe import TAKEN_SECONDS, ObjectName, Observed
@@ -74,6 +75,7 @@ def plan_workloads(
             any_node_ready=any_ready,
             reports=index.reports.get(workload.metadata.uid, ()),
             places=index.places.get(workload.metadata.uid, ()),
+            nodes=_possible(workload, staying, states),
             pasts=pasts.get(workload.metadata.uid, ()),
         )
         for workload in observed.workloads
@@ -169,10 +171,10 @@ def _sheets(
             sheets.reserve(it, request.claim.revision, slots, indexes)
             if request.claim.revision == it.revision.name:
                 taken.update(slots)
-        if it.refusing:
-            sheets.idle(it, sorted(it.refusing - taken))
-        else:
-            found = borrowers(it, index.places.get(uid, ()), index.reports.get(uid, ()), members, states)
+        sheets.idle(it, sorted(it.refusing - taken))
+        if it.admitted or not it.refusing:
+            others = [member for member in members if member.name not in it.refusing]
+            found = borrowers(it, index.places.get(uid, ()), index.reports.get(uid, ()), others, states)
             for revision, nodes in found.items():
                 sheets.idle(it, [name for name in nodes if name not in taken], revision)
         over = uid in counted and counted[uid].finished and counted[uid].total
@@ -293,6 +295,16 @@ def _node(pool: InstancePool, member: Member, state: NodeState, observed: Observ
         labels=member.node.metadata.labels if member.node is not None else {},
         promised=promised,
     )
+
+
+def _possible(workload: WasmWorkload, members: Sequence[Member], states: Mapping[str, NodeState]) -> list[Member]:
+    """Nodes that it could be on, those included that take nothing now."""
+    selector = workload.spec.placement.node_selector.items()
+    return [
+        it
+        for it in members
+        if it.node is not None and states[it.name] is not NodeState.LOST and selector <= it.node.metadata.labels.items()
+    ]
 
 
 def _not_allowed(observed: Observed, namespace: str) -> str | None:
