@@ -50,38 +50,38 @@ _KIND_FUNC: Final = 0
 _KIND_MEMORY: Final = 3
 
 
-def _quick(name: str, result: Any, *arguments: Any) -> Any:
+def quick(name: str, result: Any, *arguments: Any) -> Any:
     """A call that keeps the GIL: for what returns in well under a microsecond and calls nothing back."""
     return ctypes.PYFUNCTYPE(result, *arguments)((name, dll))
 
 
-def _slow(name: str, result: Any, *arguments: Any) -> Any:
+def slow(name: str, result: Any, *arguments: Any) -> Any:
     """A call that runs guest code or maps memory: the GIL is released."""
     return ctypes.CFUNCTYPE(result, *arguments)((name, dll))
 
 
-_caller_context = _quick("wasmtime_caller_context", c_void_p, c_void_p)
-_caller_export_get = _quick("wasmtime_caller_export_get", c_bool, c_void_p, c_char_p, c_size_t, c_void_p)
-_instance_export_get = _quick("wasmtime_instance_export_get", c_bool, c_void_p, c_void_p, c_char_p, c_size_t, c_void_p)
-_memory_data = _quick("wasmtime_memory_data", c_void_p, c_void_p, c_void_p)
-_memory_size = _quick("wasmtime_memory_data_size", c_size_t, c_void_p, c_void_p)
-_trap_new = _quick("wasmtime_trap_new", c_void_p, c_char_p, c_size_t)
-_define_unchecked = _quick(
+_caller_context = quick("wasmtime_caller_context", c_void_p, c_void_p)
+_caller_export_get = quick("wasmtime_caller_export_get", c_bool, c_void_p, c_char_p, c_size_t, c_void_p)
+_instance_export_get = quick("wasmtime_instance_export_get", c_bool, c_void_p, c_void_p, c_char_p, c_size_t, c_void_p)
+_memory_data = quick("wasmtime_memory_data", c_void_p, c_void_p, c_void_p)
+_memory_size = quick("wasmtime_memory_data_size", c_size_t, c_void_p, c_void_p)
+_trap_new = quick("wasmtime_trap_new", c_void_p, c_char_p, c_size_t)
+_define_unchecked = quick(
     "wasmtime_linker_define_func_unchecked",
     c_void_p, c_void_p, c_char_p, c_size_t, c_char_p, c_size_t, c_void_p, _UNCHECKED, c_void_p, c_void_p,
 )  # fmt: skip
-_define_async = _quick(
+_define_async = quick(
     "wasmtime_linker_define_async_func",
     c_void_p, c_void_p, c_char_p, c_size_t, c_char_p, c_size_t, c_void_p, _ASYNC, c_void_p, c_void_p,
 )  # fmt: skip
 # NB: the header promises an error pointer, the library returns nothing: what would be read is garbage.
-_yield_and_update = _quick("wasmtime_context_epoch_deadline_async_yield_and_update", None, c_void_p, c_uint64)
-_poll = _slow("wasmtime_call_future_poll", c_bool, c_void_p)
-_delete = _slow("wasmtime_call_future_delete", None, c_void_p)
-_instantiate = _slow(
+_yield_and_update = quick("wasmtime_context_epoch_deadline_async_yield_and_update", None, c_void_p, c_uint64)
+_poll = slow("wasmtime_call_future_poll", c_bool, c_void_p)
+_delete = slow("wasmtime_call_future_delete", None, c_void_p)
+_instantiate = slow(
     "wasmtime_instance_pre_instantiate_async", c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_void_p
 )
-_call = _slow(
+_call = slow(
     "wasmtime_func_call_async",
     c_void_p, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_size_t, c_void_p, c_void_p,
 )  # fmt: skip
@@ -174,9 +174,9 @@ class HostFunctions(Generic[GuestT]):
                 if result:
                     c_uint32.from_address(values).value = outcome
             except HostTrap as trap:
-                return _make_trap(str(trap))
+                return make_trap(str(trap))
             except BaseException as error:  # noqa: BLE001 - nothing may leave a ctypes callback, see above
-                return _make_trap(f"{module}.{name} failed in the host: {error!r}")
+                return make_trap(f"{module}.{name} failed in the host: {error!r}")
             return None
 
         self._add(_define_unchecked, module, name, params, result, _UNCHECKED(call))
@@ -199,23 +199,23 @@ class HostFunctions(Generic[GuestT]):
                 if not isinstance(outcome, int) and self._polled is not None:
                     self._polled.waits_for = outcome
             except HostTrap as error:
-                c_void_p.from_address(trap).value = _make_trap(str(error))
+                c_void_p.from_address(trap).value = make_trap(str(error))
             except BaseException as error:  # noqa: BLE001 - nothing may leave a ctypes callback, see above
-                c_void_p.from_address(trap).value = _make_trap(f"{module}.{name} failed in the host: {error!r}")
+                c_void_p.from_address(trap).value = make_trap(f"{module}.{name} failed in the host: {error!r}")
 
         self._add(_define_async, module, name, params, True, _ASYNC(call))
 
     def instantiate(self, module: wasmtime.InstancePre, store: wasmtime.Store, guest: GuestT) -> "Call[GuestT]":
         """Makes an instance and runs its start function, if it has one."""
         call = Call(self, guest)
-        call.begin(_instantiate(_address(module.ptr()), _context(store), *call.instance_cells()))
+        call.begin(_instantiate(address_of(module.ptr()), context_of(store), *call.instance_cells()))
         return call
 
     def call(
         self, store: wasmtime.Store, instantiated: "Call[GuestT]", name: str, guest: GuestT
     ) -> "Call[GuestT] | None":
         """Calls an exported function that takes nothing. None where the instance exports no such function."""
-        context = _context(store)
+        context = context_of(store)
         call = Call(self, guest)
         function = call.function_cell(context, instantiated, name)
         if not function:
@@ -245,7 +245,7 @@ class HostFunctions(Generic[GuestT]):
         kind = wasmtime.FuncType([kinds[param]() for param in params], [wasmtime.ValType.i32()] if result else [])
         names = (module.encode(), len(module.encode()), name.encode(), len(name.encode()))
         self._keep.append(callback)
-        _raise(define(_address(self.linker.ptr()), *names, _address(kind.ptr()), callback, None, None))
+        raise_error(define(address_of(self.linker.ptr()), *names, address_of(kind.ptr()), callback, None, None))
 
 
 class Call(Generic[GuestT]):
@@ -275,17 +275,7 @@ class Call(Generic[GuestT]):
         self.close()
         trap, error = self._failure
         self._failure[:] = [None, None]
-        if trap:
-            text = _trap_message(trap)
-            raise GuestTrap(*split_trap(text))
-        try:
-            _raise(error)
-        except wasmtime.WasmtimeError as failure:
-            # Traps that a host function made come as errors; what tells them from a refusal is that wasm was running.
-            message, backtrace = split_trap(str(failure))
-            if backtrace:
-                raise GuestTrap(message, backtrace) from None
-            raise
+        raise_failure(trap, error)
         return True
 
     def close(self) -> None:
@@ -318,33 +308,47 @@ class Call(Generic[GuestT]):
 
 def yield_every_tick(store: wasmtime.Store) -> None:
     """Before instantiation: guests of this store give the thread back at every tick of the engine's epoch."""
-    context = _context(store)
+    context = context_of(store)
     _yield_and_update(context, 1)
     store.set_epoch_deadline(1)
 
 
-def _address(pointer: Any) -> int:
+def address_of(pointer: Any) -> int:
     return ctypes.cast(pointer, c_void_p).value or 0
 
 
-def _make_trap(message: str) -> int:
+def make_trap(message: str) -> int:
     text = message.encode()
     address: int = _trap_new(text, len(text))
     return address
 
 
 # What the package keeps to itself is reached through Any, in the next three functions alone.
-def _context(store: Any) -> int:
-    return _address(store._context())
+def context_of(store: Any) -> int:
+    return address_of(store._context())
 
 
-def _raise(error: int | None) -> None:
+def raise_error(error: int | None) -> None:
     if error:
         kind: Any = wasmtime.WasmtimeError
         raise kind._from_ptr(ctypes.cast(error, _pointer_type(bindings.wasmtime_error_t)))
 
 
-def _trap_message(trap: int) -> str:
+def raise_failure(trap: int | None, error: int | None) -> None:
+    """GuestTrap or wasmtime.WasmtimeError for what a call ended with, which it takes; nothing where there is neither."""
+    if trap:
+        raise GuestTrap(*split_trap(trap_message(trap)))
+    try:
+        raise_error(error)
+    except wasmtime.WasmtimeError as failure:
+        # Traps that a host function made come as errors; what tells them from a refusal is that wasm was running.
+        message, backtrace = split_trap(str(failure))
+        if backtrace:
+            raise GuestTrap(message, backtrace) from None
+        raise
+
+
+def trap_message(trap: int) -> str:
     kind: Any = wasmtime.Trap
     return str(kind._from_ptr(ctypes.cast(trap, _pointer_type(bindings.wasm_trap_t))).message)
 

@@ -37,3 +37,18 @@ Values, as host functions get and give them and `call` takes and gives them:
 The object behind a host resource is closed (`close()`, if it has that) when the guest drops its own handle, and when
 the instance ends. What is lifted as own<R> has been given to the host: nobody closes it any more.
 """
+
+from wasmpool_agent.canonical.compiling import compile_component
+from wasmpool_agent.canonical.instance import ComponentCall, Instance
+from wasmpool_agent.canonical.program import Program
+from wasmpool_agent.canonical.values import GuestResource, Some, Unsupported
+
+__all__ = [
+    "ComponentCall",
+    "GuestResource",
+    "Instance",
+    "Program",
+    "Some",
+    "Unsupported",
+    "compile_component",
+]
