@@ -23,6 +23,7 @@ from wasmpool_agent.worker.scheduler import CpuClock, Polled, Running, Scheduler
 
 POLL_SECONDS: Final = 0.002
 STARVED_SECONDS: Final = 0.1
+TOKEN_SECONDS: Final = 0.05
 GIVE_WAY_SECONDS: Final = 1.0
 """Nothing is made ahead for so long after another worker has asked for slots."""
 RATE_SECONDS: Final = 5.0
@@ -100,7 +101,7 @@ class Rate:
 
 @dataclass(slots=True)
 class Supply:
-    """Invariant: a slot that this holds is a made or half-made instance's, in `live`."""
+    """Invariant: a slot that this holds is a made or half-made instance's, in `live`, or for one who is to ask soon."""
 
     allocator: InstanceAllocator
     scheduler: Scheduler
@@ -115,6 +116,7 @@ class Supply:
     make_seconds: float = 0.0
     """Of one instance, the longest lately."""
     _ready: deque[Made] = field(default_factory=deque[Made])
+    _in_hand: list[Slot] = field(default_factory=list[Slot])
     _waiting: deque[Ticket] = field(default_factory=deque[Ticket])
     _rate: Rate = field(default_factory=Rate)
     _poll: asyncio.TimerHandle | None = None
@@ -132,10 +134,25 @@ class Supply:
         """Who waits for a slot."""
         return len(self._waiting)
 
-    @property
-    def free(self) -> bool:
-        """Whether somebody who asks now would not have to wait behind others."""
-        return bool(self._ready) or not self._waiting
+    def able(self, already: int) -> bool:
+        """Whether one more who asks soon gets an instance at once, beside so many who will.
+
+        A slot that this takes is kept in hand for TOKEN_SECONDS.
+        """
+        if self._waiting:
+            return False
+        if len(self._ready) + len(self._in_hand) > already:
+            return True
+        slot = self._take()
+        if slot is None:
+            return False
+        self._in_hand.append(slot)
+        asyncio.get_running_loop().call_later(TOKEN_SECONDS, self._give_back, slot)
+        return True
+
+    def keep(self, made: Made) -> None:
+        """It was not needed after all."""
+        self._hand_on(made)
 
     def ask(self, ticket: Ticket) -> None:
         """Its answer may come before this returns."""
@@ -190,9 +207,17 @@ class Supply:
             self._expire(self._waiting[0])
         while self._ready:
             self._discard(self._ready.popleft())
+        for slot in list(self._in_hand):
+            self._give_back(slot)
 
     def _wanted(self, now: float) -> int:
         return min(self.most_ready, 1 + math.ceil(self._rate.now(now) * self.make_seconds))
+
+    def _give_back(self, slot: Slot) -> None:
+        if slot in self._in_hand:
+            self._in_hand.remove(slot)
+            self.allocator.deallocate(slot)
+            self._pump()
 
     def _take(self) -> Slot | None:
         try:
@@ -208,7 +233,7 @@ class Supply:
             if self._waiting[0].over:
                 self._waiting.popleft()
                 continue
-            slot = self._take()
+            slot = self._in_hand.pop() if self._in_hand else self._take()
             if slot is None:
                 self._wait()
                 return
