@@ -8,6 +8,7 @@ DaemonSets and RoleBindings anywhere. The chart's ValidatingAdmissionPolicies na
 - the operator writes what a wasmpool object controls, and neither other people's objects nor pods with privileges.
 """
 
+import copy
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -277,6 +278,43 @@ def test_the_operator_makes_changes_and_removes_what_a_pool_controls(operator: K
     made["data"]["more"] = "content"
     operator(*apply, stdin=made).require()
     operator("delete", "configmap", "wasmpool-web-0123456789", "-n", NAMESPACE).require()
+
+
+def test_the_operator_makes_services_for_workloads_and_leaves_others_alone(agents: Agents, operator: Kubectl) -> None:
+    workload = {
+        "apiVersion": "wasmpool.dev/v1alpha1",
+        "kind": "WasmWorkload",
+        "metadata": {"name": "front", "namespace": NAMESPACE},
+        "spec": {"poolRef": {"name": "web"}, "module": {"image": "example.com/m:1"}, "run": {"http": {}}},
+    }
+    uid = agents.admin.create(workload)["metadata"]["uid"]
+    owner = {"apiVersion": "wasmpool.dev/v1alpha1", "kind": "WasmWorkload", "name": "front", "uid": uid}
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "front", "namespace": NAMESPACE, "ownerReferences": [{**owner, "controller": True}]},
+        "spec": {"ports": [{"port": 80, "targetPort": 20000}]},
+    }
+    endpoints = {
+        **service,
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.0.0.1"]}],
+    }
+    del endpoints["spec"]
+    apply = ["apply", "--server-side", "--field-manager=wasmpool-operator", "--force-conflicts", "-f", "-"]
+    for made in (service, endpoints):
+        operator(*apply, stdin=made).require()
+        theirs = copy.deepcopy(made)
+        theirs["metadata"] = {"name": "theirs", "namespace": NAMESPACE}
+        agents.admin.create(theirs)
+        taken = copy.deepcopy(made)
+        taken["metadata"]["name"] = "theirs"
+        assert "the operator changes and deletes its own objects only" in operator(*apply, stdin=taken).refusal()
+        assert operator("delete", made["kind"].lower(), "theirs", "-n", NAMESPACE).refusal()
+    refusal = operator("delete", "wasmworkload", "front", "-n", NAMESPACE).refusal()
+    assert "the operator deletes workloads only that have finished and have spec.ttlSecondsAfterFinished" in refusal
 
 
 def test_the_operator_binds_its_agents_role_and_no_other(operator: Kubectl, owner: Object) -> None:
