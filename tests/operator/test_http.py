@@ -75,11 +75,13 @@ def test_another_port_of_the_service_is_not_another_port_of_the_pool(stage: Stag
     stage.workload("front", http={})
     stage.play(lambda: ready(stage, "front"))
     (port,) = ports(stage, "front")
+    revision = status(stage, "front")["currentRevision"]
     change = {"spec": {"run": {"http": {"port": 81}}}}
     stage.api.patch("WasmWorkload", stage.namespace, "front", change)
     stage.play(lambda: [it["port"] for it in stage.get("Service", "front")["spec"]["ports"]] == [81])
     stage.play(lambda: status(stage, "front").get("address") == f"front.{stage.namespace}.svc:81")
     assert ports(stage, "front") == {port}
+    assert status(stage, "front")["currentRevision"] == status(stage, "front")["updatedRevision"] == revision
 
 
 def test_only_those_are_let_in_that_ingress_names_and_the_agents_own_port_stays_open(stage: Stage) -> None:

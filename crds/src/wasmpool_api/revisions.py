@@ -1,7 +1,8 @@
 """What one version of a workload is: the data of the ControllerRevision that the agents read.
 
 A revision is immutable and named by its content, so an agent fetches it once and keeps it. A scale is not a new
-version: `instances`, `priority` and `placement` are not in it.
+version: `instances`, `priority` and `placement` are not in it. Nor is what only the way to an http workload is made of:
+its Service's port, and who is let in.
 """
 
 from typing import Any
@@ -10,7 +11,7 @@ import msgspec
 
 from wasmpool_api.codec import decode, encode
 from wasmpool_api.meta import short_hash
-from wasmpool_api.wasm_workload import ModuleSource, Run, WasmWorkload, WorkloadLimits
+from wasmpool_api.wasm_workload import Http, ModuleSource, Run, WasmWorkload, WorkloadLimits
 
 
 class Revision(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
@@ -45,6 +46,14 @@ class Revision(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_d
         return decode(cls, data)
 
 
+def _as_agents_run(run: Run) -> Run:
+    if run.http is None:
+        return run
+    anywhere = Http()
+    http = msgspec.structs.replace(run.http, port=anywhere.port, ingress=anywhere.ingress)
+    return msgspec.structs.replace(run, http=http)
+
+
 def revision_of(workload: WasmWorkload, digest: str = "", image: str = "") -> Revision:
     """The workload's present version, with the module pinned to `digest` (and to `image`) once that is known."""
     return Revision(
@@ -52,7 +61,7 @@ def revision_of(workload: WasmWorkload, digest: str = "", image: str = "") -> Re
         workload_namespace=workload.metadata.namespace,
         workload_name=workload.metadata.name,
         module=workload.spec.module,
-        run=workload.spec.run,
+        run=_as_agents_run(workload.spec.run),
         limits=workload.spec.limits,
         digest=digest,
         image=image,

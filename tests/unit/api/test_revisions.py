@@ -27,6 +27,21 @@ def changed(**changes: Any) -> WasmWorkload:
     return decode(WasmWorkload, manifest)
 
 
+def test_the_way_to_a_workload_is_not_its_version() -> None:
+    """Agents know nothing of a Service's port, and of who is let in."""
+    names = {
+        revision_of(changed(run={"http": http})).name
+        for http in (
+            {},
+            {"port": 8080},
+            {"ingress": {"from": "All"}},
+            {"ingress": {"from": "Selector", "selector": {}}},
+        )
+    }
+    assert len(names) == 1
+    assert revision_of(changed(run={"http": {"deadline": "1s"}})).name not in names
+
+
 def test_a_scale_is_not_a_new_version() -> None:
     names = {
         revision_of(workload).name
