@@ -314,28 +314,32 @@ def yield_every_tick(store: wasmtime.Store) -> None:
 
 
 def address_of(pointer: Any) -> int:
+    """Of what a ctypes pointer points to; 0 for none."""
     return ctypes.cast(pointer, c_void_p).value or 0
 
 
 def make_trap(message: str) -> int:
+    """The address of a new trap, for whom it is returned to."""
     text = message.encode()
     address: int = _trap_new(text, len(text))
     return address
 
 
-# What the package keeps to itself is reached through Any, in the next three functions alone.
+# What the package keeps to itself is reached through Any, in `context_of`, `raise_error` and `trap_message` alone.
 def context_of(store: Any) -> int:
+    """The address of a store's context."""
     return address_of(store._context())
 
 
 def raise_error(error: int | None) -> None:
+    """wasmtime.WasmtimeError for the error at that address, which it takes."""
     if error:
         kind: Any = wasmtime.WasmtimeError
         raise kind._from_ptr(ctypes.cast(error, _pointer_type(bindings.wasmtime_error_t)))
 
 
 def raise_failure(trap: int | None, error: int | None) -> None:
-    """GuestTrap or wasmtime.WasmtimeError for what a call ended with, which it takes; nothing where there is neither."""
+    """GuestTrap or wasmtime.WasmtimeError for what a call ended with; takes both."""
     if trap:
         raise GuestTrap(*split_trap(trap_message(trap)))
     try:
@@ -349,6 +353,7 @@ def raise_failure(trap: int | None, error: int | None) -> None:
 
 
 def trap_message(trap: int) -> str:
+    """Of the trap at that address, which it takes."""
     kind: Any = wasmtime.Trap
     return str(kind._from_ptr(ctypes.cast(trap, _pointer_type(bindings.wasm_trap_t))).message)
 

@@ -47,9 +47,7 @@ _UNCHECKED = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_void_p, c_size_t)
 _memory_data = quick("wasmtime_memory_data", c_void_p, c_void_p, c_void_p)
 memory_size: Callable[[int, int], int] = quick("wasmtime_memory_data_size", c_size_t, c_void_p, c_void_p)
 """(context, address of the memory) -> bytes."""
-set_epoch_deadline: Callable[[int, int], None] = quick(
-    "wasmtime_context_set_epoch_deadline", None, c_void_p, c_uint64
-)
+set_epoch_deadline: Callable[[int, int], None] = quick("wasmtime_context_set_epoch_deadline", None, c_void_p, c_uint64)
 """(context, ticks from now): with 0 the guest gives the thread back when it next enters a function."""
 _export_get = quick("wasmtime_instance_export_get", c_bool, c_void_p, c_void_p, c_char_p, c_size_t, c_void_p)
 _table_set = quick("wasmtime_table_set", c_void_p, c_void_p, c_void_p, c_uint64, c_void_p)
@@ -57,12 +55,8 @@ _define = quick(
     "wasmtime_linker_define_func_unchecked",
     c_void_p, c_void_p, c_char_p, c_size_t, c_char_p, c_size_t, c_void_p, _UNCHECKED, c_void_p, c_void_p,
 )  # fmt: skip
-_instance_new = slow(
-    "wasmtime_instance_new", c_void_p, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_void_p
-)
-_instance_pre_instantiate = slow(
-    "wasmtime_instance_pre_instantiate", c_void_p, c_void_p, c_void_p, c_void_p, c_void_p
-)
+_instance_new = slow("wasmtime_instance_new", c_void_p, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_void_p)
+_instance_pre_instantiate = slow("wasmtime_instance_pre_instantiate", c_void_p, c_void_p, c_void_p, c_void_p, c_void_p)
 _call = slow(
     "wasmtime_func_call_async",
     c_void_p, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_size_t, c_void_p, c_void_p,
@@ -256,7 +250,9 @@ class CoreCall:
 
 def write_result(kind: str) -> Callable[[int, Any], None]:
     """(address of the core values, value): the result of a raw function."""
-    cell = {"I": c_uint32, "Q": c_uint64, "f": ctypes.c_float, "d": ctypes.c_double}[kind].from_address
+    cell: Callable[[int], Any] = {"I": c_uint32, "Q": c_uint64, "f": ctypes.c_float, "d": ctypes.c_double}[
+        kind
+    ].from_address
 
     def write(address: int, value: Any) -> None:
         cell(address).value = value

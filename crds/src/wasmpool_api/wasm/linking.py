@@ -7,7 +7,7 @@ Types of arguments and exports are not compared: that is for the engine, which c
 """
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 from wasmpool_api.wasm.component import read_component
 from wasmpool_api.wasm.linking_types import (
@@ -85,7 +85,7 @@ class _Scope(TypeScope):
     core_modules: list[int] = field(default_factory=list[int])
     core_instances: list[_CoreExports] = field(default_factory=list[_CoreExports])
     core_items: tuple[list[Item], ...] = field(default_factory=lambda: tuple([] for _ in range(_CORE_KINDS)))
-    exports: Exports = field(default_factory=lambda: {})
+    exports: Exports = field(default_factory=dict[str, tuple[str, object]])
 
 
 def link(data: bytes | memoryview) -> Plan:
@@ -110,11 +110,11 @@ def link(data: bytes | memoryview) -> Plan:
 
 def _exported(exports: Exports) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
-    for name, (_, value) in exports.items():
+    for name, (sort, value) in exports.items():
         if isinstance(value, _Lifted):
             found.setdefault("", {})[name] = value.number
-        elif isinstance(value, dict):
-            inner: Exports = value
+        elif sort == "instance":
+            inner = cast("Exports", value)
             functions = {each: lifted.number for each, (_, lifted) in inner.items() if isinstance(lifted, _Lifted)}
             found[name] = functions
     return found

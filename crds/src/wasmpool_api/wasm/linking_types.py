@@ -5,7 +5,7 @@ Read again from a file that `component` has read already, and this time kept.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, TypeVar, Union
 
 from wasmpool_api.wasm.features import Feature
 from wasmpool_api.wasm.plans import NONE, FunctionType, Item, Resource, Type
@@ -30,6 +30,11 @@ class NotLinkable(Exception):  # noqa: N818 - what the component is
     """The component may be good, but this is not linked here. The message says what."""
 
 
+AnyType = Union[int, FunctionType, "ResourceType", "InstanceShape", None]
+Exports = dict[str, tuple[str, object]]
+"""Of a component's instance: sort ("function", "type", "instance", "component", "module") and what it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceShape:
     """An instance type, read anew for each import of it: its resources are others each time."""
@@ -43,8 +48,8 @@ class TypeScope:
     """One index space of types: int for a value type, the others as they are; None for what can't be used."""
 
     parent: "TypeScope | None" = None
-    types: "list[AnyType]" = field(default_factory=lambda: [])
-    instances: "list[Exports]" = field(default_factory=lambda: [])
+    types: list[AnyType] = field(default_factory=list[AnyType])
+    instances: list[Exports] = field(default_factory=list[Exports])
 
     def outer(self, levels: int, at: int) -> "TypeScope":
         """The scope `levels` further out."""
@@ -70,11 +75,6 @@ class Imported:
     interface: str
     name: str
     type: FunctionType
-
-
-AnyType = int | FunctionType | ResourceType | InstanceShape | None
-Exports = dict[str, tuple[str, object]]
-"""Of a component's instance: sort ("function", "type", "instance", "component", "module") and what it is."""
 
 
 def at(items: list[T], index: int, offset: int, what: str) -> T:
@@ -269,9 +269,7 @@ class Types:
         name = reader.name("an export's name")
         found[name] = self.extern(reader, scope, owner, name, depth)
 
-    def extern(
-        self, reader: Reader, scope: TypeScope, owner: str, name: str, depth: int = 0
-    ) -> tuple[str, object]:
+    def extern(self, reader: Reader, scope: TypeScope, owner: str, name: str, depth: int = 0) -> tuple[str, object]:
         """What an import is declared to be: it takes the next index where that is of types or instances."""
         offset = reader.position
         match reader.byte("a sort"):

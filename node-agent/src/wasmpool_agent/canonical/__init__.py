@@ -4,7 +4,7 @@
                       -> [the plan, compiled core module 0, compiled core module 1, ...], all of them bytes
     worker side     program = Program.load(engine, plan, modules, functions)   once for each component
                       plan: parts[0]; modules: wasmtime.Module.deserialize(engine, part) of each of parts[1:], in order
-                      functions: Mapping[str, Function], "wasi:io/poll#poll" -> (host, *lifted arguments) -> lifted result
+                      functions: Mapping[str, Function], "wasi:io/poll#poll" -> (host, *lifted) -> lifted result
                     program.exports: dict[str, frozenset[str]]   {"wasi:cli/run@0.2.0": {"run"}}, "" for bare functions
                     program.missing: tuple[str, ...]             imports that nobody provides: they trap when called
     one instance    instance = program.instance(store, host)

@@ -136,9 +136,7 @@ class _Linker:
 
     def _step(self, number: int, parts: dict[int, int], sections: list[Sections]) -> Step:
         instance = self._plan.instances[number]
-        slots = tuple(
-            (slot, item.name) for slot, item in enumerate(self._items) if item.instance == number
-        )
+        slots = tuple((slot, item.name) for slot, item in enumerate(self._items) if item.instance == number)
         starts = sections[instance.module].start is not None
         return Step(number, parts[instance.module], instance.imports, starts, slots)
 
@@ -150,5 +148,3 @@ class _Linker:
             if started and found.data and found.imported_memories:
                 raise Unsupported("a start function before another module writes its data to the same memory")
             started = started or step.starts
-
-

@@ -1,6 +1,6 @@
 """What lifting and lowering work on: the canonical options of a function, bound to one running instance."""
 
-from collections.abc import Callable
+from collections.abc import Callable  # noqa: TC003 - a NamedTuple's fields are evaluated
 from typing import Any, NamedTuple
 
 from wasmpool_agent.canonical.handles import Handle, Handles

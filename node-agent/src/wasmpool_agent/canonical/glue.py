@@ -1,7 +1,7 @@
 """The one core module that stands between a component's core modules and the host: it calls what only guest code may.
 
 A host function can't call the guest: it would hold the thread, and nobody could stop it. So where a lowered function's
-result needs memory of the guest, or where the function may wait, the core module gets this instead of the host function:
+result needs memory of the guest, or where the function may wait, the core module gets this instead:
 
     (func $k (params) (result)
       r = host k (params)                     lifts the parameters and calls the host; what next, see below
@@ -124,7 +124,9 @@ class _Writer:
         for number, _, _ in glue.plain:
             self._export(str(number), self._imports[str(number)])
         for number, params, results, slot in glue.waiting:
-            self._export(str(number), self._add(params, results, "Q", self._waiting(number, params, results, slot, pause)))
+            self._export(
+                str(number), self._add(params, results, "Q", self._waiting(number, params, results, slot, pause))
+            )
         for number, slot in glue.destructors:
             self._export(str(number), self._add("I", "", "Q", self._destructor(number, slot)))
         for slot in dict.fromkeys(glue.allocators):

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import wasmtime
 
-from wasmpool_agent.canonical.context import Context
+from wasmpool_agent.canonical.arrangement import Exported, Making
+from wasmpool_agent.canonical.context import Context, Wanted
 from wasmpool_agent.canonical.glue import TABLE as TABLES
 from wasmpool_agent.canonical.linked import START
-from wasmpool_agent.canonical.lowering import Wanted, turn
+from wasmpool_agent.canonical.lowering import turn
 from wasmpool_agent.canonical.state import State
 from wasmpool_agent.canonical.values import GuestResource
 from wasmpool_agent.wasmtime_async import GuestTrap, HostTrap, Wait, context_of
@@ -33,8 +34,9 @@ from wasmpool_agent.wasmtime_cells import (
 from wasmpool_api.wasm.plans import NONE, Item
 
 if TYPE_CHECKING:
-    from wasmpool_agent.canonical.program import Making, Program
+    from wasmpool_agent.canonical.program import Program
 
+Steps = Generator[CoreCall, None, object]
 Placement = Callable[[], AbstractContextManager[None]]
 _NOTHING = Values("")
 _ONE_WORD = Values("I")
@@ -44,7 +46,7 @@ _REQUEST = Values("Q")
 class ComponentCall:
     """A guest that runs, or is suspended: an instantiation, a call of an export, or a destructor."""
 
-    def __init__(self, instance: "Instance", steps: "Generator[CoreCall, None, object]") -> None:
+    def __init__(self, instance: "Instance", steps: Steps) -> None:
         self._instance = instance
         self._steps = steps
         self._core: CoreCall | None = None
@@ -173,7 +175,7 @@ class Instance:
             self._over = True
             self.state.waits_for = None
 
-    def _begin(self, steps: "Generator[CoreCall, None, object]") -> ComponentCall:
+    def _begin(self, steps: Steps) -> ComponentCall:
         if self._over:
             raise RuntimeError("the instance has ended: nothing of it can be called any more")
         if self._call is not None:
@@ -181,7 +183,7 @@ class Instance:
         self._call = ComponentCall(self, steps)
         return self._call
 
-    def _instantiating(self, placement: Placement) -> "Generator[CoreCall, None, object]":
+    def _instantiating(self, placement: Placement) -> Steps:
         cells, context = self._live(), self._context
         with placement():
             self._store.set_epoch_deadline(2**62)
@@ -190,8 +192,9 @@ class Instance:
         begin_yielding(self._store)
         for number in self._program.starts:
             yield CoreCall(context, self._function(Item(number, START)), _NOTHING, (), 0, cells)
+        return None
 
-    def _make(self, making: "Making", context: int, cells: Cells) -> None:
+    def _make(self, making: Making, context: int, cells: Cells) -> None:
         base = cells.instances
         target = base + making.number * INSTANCE_BYTES
         if making.linked:
@@ -207,7 +210,7 @@ class Instance:
             self._table = self._table or self._item(Item(self._program.glue, TABLES), TABLE)
             set_table(context, self._table, slot, function, cells)
 
-    def _calling(self, exported: Any, arguments: tuple[object, ...]) -> "Generator[CoreCall, None, object]":
+    def _calling(self, exported: Exported, arguments: tuple[object, ...]) -> Steps:
         cells, context, state = self._live(), self._context, self.state
         bound = self._contexts[exported.context] or self._make_context(exported.context)
         bound.enter()
@@ -246,12 +249,11 @@ class Instance:
             raise HostTrap("borrow handles still remain at the end of the call")
         return result
 
-    def _dropping(self, resource: GuestResource) -> "Generator[CoreCall, None, object]":
+    def _dropping(self, resource: GuestResource) -> Steps:
         destructor = self._program.plan.resources[resource.type].destructor
         if destructor is not None:
-            yield CoreCall(
-                self._context, self._function(destructor), _ONE_WORD, (resource.rep,), 0, self._live()
-            )
+            yield CoreCall(self._context, self._function(destructor), _ONE_WORD, (resource.rep,), 0, self._live())
+        return None
 
     def _live(self) -> Cells:
         if self._cells is None:
@@ -285,4 +287,5 @@ class Instance:
         there = fetch(self._context, cells.instances + item.instance * INSTANCE_BYTES, name, extern)
         if not there or kind_of(extern) != kind:
             raise HostTrap(f"a core instance does not export {item.name} as it should")
-        return extern + ITEM_OFFSET
+        address: int = extern + ITEM_OFFSET
+        return address

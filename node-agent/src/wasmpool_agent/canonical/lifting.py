@@ -5,12 +5,11 @@ A type becomes a closure once, not a walk through its parts with every value. Wh
 
 from collections.abc import Callable
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from wasmpool_agent.canonical.context import Context
 from wasmpool_agent.canonical.layout import F32, F64, I32, I64, NUMBERS, WIDTHS, Cases, Layouts, flags_width
 from wasmpool_agent.canonical.memory import LISTED_BYTES
-from wasmpool_agent.canonical.strings import DECODERS
 from wasmpool_agent.canonical.values import GuestResource, Some
 from wasmpool_agent.wasmtime_async import HostTrap
 from wasmpool_api.wasm.plans import NONE, Resource, Type
@@ -29,7 +28,7 @@ _FLAGS: Final = {1: "B", 2: "H", 4: "I"}
 
 def canonical_float(value: float) -> float:
     """The one NaN for all of them."""
-    return value if value == value else _NAN  # noqa: PLR0124 - NaN alone is not itself
+    return value if value == value else _NAN
 
 
 def _char(number: int) -> str:
@@ -66,9 +65,7 @@ class Lifting:
             return _number_loader(kind)
         match kind:
             case "string":
-                return lambda context, address: context.decode(
-                    context.memory, *_PAIR(context.memory.view, address)
-                )
+                return lambda context, address: context.decode(context.memory, *_PAIR(context.memory.view, address))
             case "list":
                 load = self.list_loader(type_)
                 return lambda context, address: load(context, *_PAIR(context.memory.view, address))
@@ -118,13 +115,13 @@ class Lifting:
         size, alignment = self._layouts.size(item)
         cost = max(size, LISTED_BYTES)
         if kind in NUMBERS and kind not in {"bool", "char", "f32", "f64"}:
-            code = NUMBERS[kind]
+            code: Any = NUMBERS[kind]
 
             def load_numbers(context: Context, pointer: int, length: int) -> list[int]:
                 context.memory.check(pointer, length * size, alignment)
                 context.memory.take(length * cost)
-                numbers: list[Any] = context.memory.view[pointer : pointer + length * size].cast(code).tolist()
-                return numbers
+                content: Any = context.memory.view[pointer : pointer + length * size]
+                return cast("list[int]", content.cast(code).tolist())
 
             return load_numbers
         load = self.loader(item)
@@ -153,7 +150,7 @@ class Lifting:
                 return lambda context, values: take(context, values[at])
             case "flags":
                 split = _flags(type_)
-                return lambda context, values: split(values[at])
+                return lambda _, values: split(values[at])
             case "record":
                 parts = self.tuple_lifter(type_.items, at)
                 labels = type_.labels

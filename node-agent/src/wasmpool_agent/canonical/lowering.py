@@ -9,14 +9,13 @@ guest.
 
 from collections.abc import Callable
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from wasmpool_agent.canonical.context import Context, Wanted
 from wasmpool_agent.canonical.layout import I32, NUMBERS, WIDTHS, Cases, Layouts, flags_width
 from wasmpool_agent.canonical.lifting import CASTS, canonical_float
 from wasmpool_agent.canonical.strings import encode
 from wasmpool_agent.canonical.values import GuestResource, Some
-from wasmpool_agent.wasmtime_async import HostTrap
 from wasmpool_api.wasm.plans import NONE, Resource, Type
 
 Storer = Callable[[Context, int, Any], None]
@@ -117,8 +116,7 @@ class Lowering:
     def _fields_storer(self, type_: Type) -> Storer:
         offsets = self._layouts.offsets(type_.items)
         parts = [
-            (label, at, self.storer(item))
-            for label, at, item in zip(type_.labels, offsets, type_.items, strict=True)
+            (label, at, self.storer(item)) for label, at, item in zip(type_.labels, offsets, type_.items, strict=True)
         ]
 
         def store(context: Context, address: int, value: Any) -> None:
@@ -250,7 +248,7 @@ class Lowering:
             begin = len(flat)
             if inner is not None:
                 inner(context, content)
-                # NB: of pointers that are not known yet only zeros are cast, and pointers stay as they are when widened.
+                # NB: a pointer that is not known yet is put there uncast: from i32 to i64 nothing changes.
                 for n, cast in casts:
                     flat[begin + n] = cast(flat[begin + n])
             flat.extend(zeros[len(flat) - begin :])
@@ -323,8 +321,7 @@ def _splitter(type_: Type, types: tuple[Type, ...]) -> Callable[[Any], tuple[int
                     return 0, None
                 if not isinstance(value, Some):
                     raise TypeError(f"{value!r}: the outer option of two is given as Some(value)")
-                inner: Any = value.value
-                return 1, inner
+                return 1, cast("Any", value).value
 
             return some
         case "option":

@@ -24,6 +24,9 @@ class Memory:
     """
 
     __slots__ = ("_context", "_handle", "left", "size", "view")
+    size: int
+    left: int
+    view: memoryview
 
     def __init__(self, context: int, handle: int) -> None:
         self._context = context

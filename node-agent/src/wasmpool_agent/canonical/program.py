@@ -1,7 +1,6 @@
 """A component that is loaded: compiled, linked, its types made into closures. One for many instances."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from ctypes import string_at
 from functools import partial
 from typing import Final
@@ -9,6 +8,7 @@ from typing import Final
 import msgspec
 import wasmtime
 
+from wasmpool_agent.canonical.arrangement import Exported, Making
 from wasmpool_agent.canonical.binding import Binding, Function, Running
 from wasmpool_agent.canonical.glue import MODULE, NEXT, VALUE, allocator
 from wasmpool_agent.canonical.instance import Instance
@@ -18,47 +18,21 @@ from wasmpool_agent.canonical.linked import Linked, decode, function_key, slot_k
 from wasmpool_agent.canonical.lowering import Lowering
 from wasmpool_agent.canonical.values import Unsupported
 from wasmpool_agent.wasmtime_async import HostTrap, address_of
-from wasmpool_agent.wasmtime_cells import EXTERN_BYTES, Cells, RawFunctions, Values, raw_values, write_result
-from wasmpool_api.wasm.plans import NONE, Item, Lift, Lower, Options
+from wasmpool_agent.wasmtime_cells import (
+    EXTERN_BYTES,
+    Cells,
+    RawFunction,
+    RawFunctions,
+    Values,
+    raw_values,
+    write_result,
+)
+from wasmpool_api.wasm.plans import NONE, Lift, Lower, Options
 
 MAX_IDLE_CELLS: Final = 8
 """Kept for the next instances."""
 _WORD: Final = raw_values("I")
 _write_answer: Final = write_result("Q")
-
-
-@dataclass(frozen=True, slots=True)
-class Making:
-    """How one core instance is made. `module`: the address of a module, or with `linked` of a linked one.
-
-    `fetches`: (instance, name, offset of the extern in the cells) for each import. `slots`: (slot of the glue's table,
-    name of the export that belongs there).
-    """
-
-    number: int
-    module: int
-    linked: bool
-    fetches: tuple[tuple[int, bytes, int], ...]
-    externs: int
-    slots: tuple[tuple[int, bytes], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """How one export is called. `allocator`: the glue's export that gives memory for its parameters."""
-
-    item: Item
-    context: int
-    component: int
-    params: Values
-    results: Values
-    lower: Callable[..., None]
-    lift: Callable[..., object] | None
-    in_memory: tuple[int, int] | None
-    returned: tuple[int, int] | None
-    allocator: str
-    post_return: Item | None
-    count: int
 
 
 class Program:
@@ -148,6 +122,7 @@ class Program:
         missing: list[str] = []
         hosts: dict[str, int] = {}
         for name, params, results in linked.glue_imports:
+            made: RawFunction
             if name == NEXT:
                 label, made = "realloc", self._next
             elif name.startswith(VALUE):
@@ -215,7 +190,8 @@ class Program:
             lower = self._lowering.record_storer(kind.params)
         else:
             lower = self._lowering.tuple_lowerer(kind.params)
-        returned = lifted = None
+        returned: tuple[int, int] | None = None
+        lifted: Callable[..., object] | None = None
         if signature.result_in_memory:
             returned = layouts.size(kind.result)
             lifted = self._lifting.loader(kind.result)
