@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.operator.builders import agent_info, node, pool, pool_node, workload
@@ -136,6 +136,7 @@ STEPS = st.one_of(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(STEPS, max_size=60))
+@example([("come", 0), ("obey", 1), ("go", 0), ("obey", 0), ("linger", 1), ("come", 0)])
 def test_no_port_is_ever_two_workloads(steps: list[tuple[str, int]]) -> None:
     world, lives = World(), dict[int, int]()
     for step, which in steps:
