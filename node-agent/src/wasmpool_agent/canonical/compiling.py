@@ -7,6 +7,7 @@ import wasmtime
 from wasmpool_agent.canonical.glue import Glue
 from wasmpool_agent.canonical.layout import Layouts
 from wasmpool_agent.canonical.linked import START, Linked, Step, check_options, encode, function_key, slot_key
+from wasmpool_agent.canonical.shims import find_shims
 from wasmpool_agent.canonical.starting import export_start
 from wasmpool_agent.canonical.values import Unsupported
 from wasmpool_agent.data_segments import join_data_segments
@@ -45,10 +46,13 @@ class _Linker:
         self._slots: dict[str, int] = {}
         self._items: list[Item] = []
         self._glue = Glue()
+        self._sections = [self._read(number) for number in range(len(plan.modules))]
+        self._shimmed = find_shims(component, plan, self._sections)
+        self._forwards: dict[Item, Item] = {}
 
     def linked(self) -> tuple[Linked, list[bytes]]:
         plan = self._plan
-        sections = [self._sections(number) for number in range(len(plan.modules))]
+        sections = self._sections
         for number, host in enumerate(plan.hosts):
             if isinstance(host, Lower):
                 self._lower(number, host)
@@ -56,9 +60,11 @@ class _Linker:
                 self._resource(number, host)
         for lift in plan.lifts:
             self._lift(lift)
-        used = list(dict.fromkeys(instance.module for instance in plan.instances))
+        made = [number for number in range(len(plan.instances)) if number not in self._shimmed.unused]
+        imports = {number: self._imports(number) for number in made}
+        used = list(dict.fromkeys(plan.instances[number].module for number in made))
         parts = {module: part for part, module in enumerate(used, start=1)}
-        steps = tuple(self._step(number, parts, sections) for number in range(len(plan.instances)))
+        steps = tuple(self._step(number, imports[number], parts) for number in made)
         self._check_starts(steps, sections)
         self._glue.slots = len(self._items)
         names = tuple(tuple((each.module, each.name) for each in sections[module].imports) for module in used)
@@ -72,7 +78,7 @@ class _Linker:
             slots=self._slots,
             names=((), *names),
             glue_imports=tuple(self._glue.imports()),
-            tables=1 + sum(len(sections[instance.module].tables) for instance in plan.instances),
+            tables=1 + sum(len(sections[plan.instances[number].module].tables) for number in made),
         )
         return linked, [self._glue.module(), *(self._module(module, sections[module]) for module in used)]
 
@@ -80,7 +86,7 @@ class _Linker:
         offset, size = self._plan.modules[number]
         return self._component[offset : offset + size]
 
-    def _sections(self, number: int) -> Sections:
+    def _read(self, number: int) -> Sections:
         return read_module(Reader(self._bytes(number), PREAMBLE_BYTES))
 
     def _module(self, number: int, sections: Sections) -> bytes:
@@ -92,6 +98,7 @@ class _Linker:
     def _slot(self, item: Item | None) -> int:
         if item is None:
             return -1
+        item = self._resolved(item)
         if item.instance == NONE:
             raise Unsupported("a realloc or destructor that the host gives")
         key = slot_key(item)
@@ -134,11 +141,41 @@ class _Linker:
         if realloc:
             self._glue.allocators.append(self._slot(lift.options.realloc))
 
-    def _step(self, number: int, parts: dict[int, int], sections: list[Sections]) -> Step:
-        instance = self._plan.instances[number]
+    def _resolved(self, item: Item) -> Item:
+        """What stands behind shims."""
+        for _ in range(len(self._plan.instances)):
+            if item not in self._shimmed.replaced:
+                return item
+            item = self._shimmed.replaced[item]
+        raise Unsupported("shims that call each other in a circle")
+
+    def _imports(self, number: int) -> tuple[Item, ...]:
+        """What a core instance gets; where that is made later, a function of the glue that calls on."""
+        found: list[Item] = []
+        for item in self._plan.instances[number].imports:
+            target = self._resolved(item)
+            if target.instance in self._shimmed.unused:
+                raise Unsupported("a shim that is used as something else, too")
+            if target.instance >= number:
+                target = self._forward(item, target)
+            found.append(target)
+        return tuple(found)
+
+    def _forward(self, item: Item, target: Item) -> Item:
+        if item not in self._shimmed.types:
+            raise Unsupported("a core instance that imports from one that is made later")
+        if target not in self._forwards:
+            slot = self._slot(target)
+            label = f"forward {slot}"
+            signature = self._shimmed.types[item]
+            self._glue.forwards.append((label, slot, signature.params, signature.results))
+            self._forwards[target] = Item(len(self._plan.instances), label)
+        return self._forwards[target]
+
+    def _step(self, number: int, imports: tuple[Item, ...], parts: dict[int, int]) -> Step:
+        module = self._plan.instances[number].module
         slots = tuple((slot, item.name) for slot, item in enumerate(self._items) if item.instance == number)
-        starts = sections[instance.module].start is not None
-        return Step(number, parts[instance.module], instance.imports, starts, slots)
+        return Step(number, parts[module], imports, self._sections[module].start is not None, slots)
 
     def _check_starts(self, steps: tuple[Step, ...], sections: list[Sections]) -> None:
         """A start function runs after all has been instantiated: nobody must be able to tell."""

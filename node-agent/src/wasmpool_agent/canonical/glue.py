@@ -17,9 +17,11 @@ Functions that the module reaches through its table are put there as soon as the
 been made, so the module can be the first that is instantiated, whatever the order of the others.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
+
+from wasmpool_agent.canonical.encoding import section, signed, string, unsigned, vector
 
 DONE: Final = -1
 WAIT: Final = -2
@@ -74,37 +76,6 @@ def allocator(slot: int) -> str:
     return f"allocate {slot}"
 
 
-def _unsigned(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _signed(value: int) -> bytes:
-    out = bytearray()
-    while not -64 <= value < 64:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value & 0x7F)
-    return bytes(out)
-
-
-def _vector(items: Sequence[bytes]) -> bytes:
-    return _unsigned(len(items)) + b"".join(items)
-
-
-def _name(text: str) -> bytes:
-    data = text.encode()
-    return _unsigned(len(data)) + data
-
-
-def _section(number: int, content: bytes) -> bytes:
-    return bytes((number,)) + _unsigned(len(content)) + content
-
-
 class _Writer:
     def __init__(self, glue: Glue) -> None:
         self._glue = glue
@@ -117,7 +88,7 @@ class _Writer:
         glue = self._glue
         imported = glue.imports()
         entries = [
-            _name(MODULE) + _name(name) + b"\0" + _unsigned(self._type(params, results))
+            string(MODULE) + string(name) + b"\0" + unsigned(self._type(params, results))
             for name, params, results in imported
         ]
         pause = self._add("", "", "", [])
@@ -132,58 +103,58 @@ class _Writer:
         for slot in dict.fromkeys(glue.allocators):
             self._export(allocator(slot), self._add("Q", "", "", self._rounds(0, slot, pause)))
         for label, slot, params, results in glue.forwards:
-            passed = [part for index in range(len(params)) for part in (bytes((_GET,)), _unsigned(index))]
+            passed = [part for index in range(len(params)) for part in (bytes((_GET,)), unsigned(index))]
             code = [*passed, *self._indirect(slot, params, results)]
             self._export(label, self._add(params, results, "", code))
-        self._exports.append(_name(TABLE) + b"\x01\0")
+        self._exports.append(string(TABLE) + b"\x01\0")
         sections = (
-            (1, _vector([_function_type(params, results) for params, results in self._types])),
-            (2, _vector(entries)),
-            (3, _vector([_unsigned(kind) for kind, _ in self._functions])),
-            (4, _vector([b"\x70\0" + _unsigned(glue.slots)])),
-            (7, _vector(self._exports)),
-            (10, _vector([_unsigned(len(body)) + body for _, body in self._functions])),
+            (1, vector([_function_type(params, results) for params, results in self._types])),
+            (2, vector(entries)),
+            (3, vector([unsigned(kind) for kind, _ in self._functions])),
+            (4, vector([b"\x70\0" + unsigned(glue.slots)])),
+            (7, vector(self._exports)),
+            (10, vector([unsigned(len(body)) + body for _, body in self._functions])),
         )
-        return b"\0asm\x01\0\0\0" + b"".join(_section(number, content) for number, content in sections)
+        return b"\0asm\x01\0\0\0" + b"".join(section(number, content) for number, content in sections)
 
     def _type(self, params: str, results: str) -> int:
         return self._types.setdefault((params, results), len(self._types))
 
     def _export(self, name: str, index: int) -> None:
-        self._exports.append(_name(name) + b"\0" + _unsigned(index))
+        self._exports.append(string(name) + b"\0" + unsigned(index))
 
     def _add(self, params: str, results: str, local: str, code: Iterable[bytes]) -> int:
-        body = _vector([b"\x01" + bytes((_CODES[kind],)) for kind in local]) + b"".join(code) + bytes((_END,))
+        body = vector([b"\x01" + bytes((_CODES[kind],)) for kind in local]) + b"".join(code) + bytes((_END,))
         self._functions.append((self._type(params, results), body))
         return len(self._imports) + len(self._functions) - 1
 
     def _host(self, name: str) -> bytes:
-        return bytes((_CALL,)) + _unsigned(self._imports[name])
+        return bytes((_CALL,)) + unsigned(self._imports[name])
 
     def _indirect(self, slot: int, params: str, results: str) -> list[bytes]:
         if slot < 0:
             return [bytes((_UNREACHABLE,))]
         kind = self._type(params, results)
-        return [bytes((_I32,)), _signed(slot), bytes((_CALL_INDIRECT,)), _unsigned(kind), b"\0"]
+        return [bytes((_I32,)), signed(slot), bytes((_CALL_INDIRECT,)), unsigned(kind), b"\0"]
 
     def _waiting(self, number: int, params: str, results: str, slot: int, pause: int) -> list[bytes]:
         answer = len(params)
-        code = [bytes((_GET,)) + _unsigned(index) for index in range(answer)]
-        code += [self._host(str(number)), bytes((_SET,)), _unsigned(answer), *self._rounds(answer, slot, pause)]
+        code = [bytes((_GET,)) + unsigned(index) for index in range(answer)]
+        code += [self._host(str(number)), bytes((_SET,)), unsigned(answer), *self._rounds(answer, slot, pause)]
         if results:
             code.append(self._host(VALUE + results))
         return code
 
     def _rounds(self, answer: int, slot: int, pause: int) -> list[bytes]:
         """Does what the local `answer` says until it says DONE."""
-        get = bytes((_GET,)) + _unsigned(answer)
-        again = self._host(NEXT) + bytes((_SET,)) + _unsigned(answer)
+        get = bytes((_GET,)) + unsigned(answer)
+        again = self._host(NEXT) + bytes((_SET,)) + unsigned(answer)
         zero = bytes((_I32, 0))
         return [
             bytes((_LOOP, _VOID)),
-            get, bytes((_I64, *_signed(DONE), _I64_NE, _IF, _VOID)),
-            get, bytes((_I64, *_signed(WAIT), _I64_EQ, _IF, _VOID)),
-            bytes((_CALL,)), _unsigned(pause), zero, again,
+            get, bytes((_I64, *signed(DONE), _I64_NE, _IF, _VOID)),
+            get, bytes((_I64, *signed(WAIT), _I64_EQ, _IF, _VOID)),
+            bytes((_CALL,)), unsigned(pause), zero, again,
             bytes((_ELSE,)),
             zero, zero, get, bytes((_I64, 32, _SHIFT, _WRAP)), get, bytes((_WRAP,)),
             *self._indirect(slot, *_REALLOC), again,
@@ -200,4 +171,4 @@ class _Writer:
 
 
 def _function_type(params: str, results: str) -> bytes:
-    return b"\x60" + b"".join(_vector([bytes((_CODES[kind],)) for kind in kinds]) for kinds in (params, results))
+    return b"\x60" + b"".join(vector([bytes((_CODES[kind],)) for kind in kinds]) for kinds in (params, results))

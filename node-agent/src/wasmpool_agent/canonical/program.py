@@ -101,7 +101,7 @@ class Program:
 
     def take_cells(self) -> Cells:
         """For one instance, to be given back."""
-        return self._idle.pop() if self._idle else Cells(self.core_instances, self.externs)
+        return self._idle.pop() if self._idle else Cells(self.glue + 1, self.externs)
 
     def give_cells(self, cells: Cells) -> None:
         """They are nobody's any more."""

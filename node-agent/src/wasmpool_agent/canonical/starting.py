@@ -6,14 +6,15 @@ instantiated before that, at once, and what would have run then is called after 
 
 from typing import Final
 
+from wasmpool_agent.canonical.encoding import section, string, unsigned
 from wasmpool_api.wasm.reader import Reader
 
 _EXPORT, _START, _ELEMENT, _HEADER_BYTES = 7, 8, 9, 8
 _BEHIND_EXPORTS: Final = frozenset({8, 9, 10, 11, 12})
 
 
-def export_start(wasm: bytes, name: str) -> bytes:
-    """The module with its start function exported under `name` instead. It must have been read without errors."""
+def export_start(wasm: bytes, label: str) -> bytes:
+    """The module with its start function exported under `label` instead. It must have been read without errors."""
     reader = Reader(wasm, _HEADER_BYTES)
     parts: list[bytes] = [wasm[:_HEADER_BYTES]]
     exports: tuple[int, bytes] = (0, b"")
@@ -21,29 +22,19 @@ def export_start(wasm: bytes, name: str) -> bytes:
     start = b""
     while reader.remaining:
         begin = reader.position
-        section = reader.byte("a section")
+        number = reader.byte("a section")
         body = reader.section("a section")
-        if section == _START:
+        if number == _START:
             start = wasm[body.position : body.end]
-        elif section == _EXPORT:
+        elif number == _EXPORT:
             count = body.u32("exports")
             exports = (count, wasm[body.position : body.end])
             place = len(parts)
         else:
-            if section in _BEHIND_EXPORTS and place < 0:
+            if number in _BEHIND_EXPORTS and place < 0:
                 place = len(parts)
             parts.append(wasm[begin : reader.position])
-    text = name.encode()
-    content = _unsigned(exports[0] + 1) + exports[1] + _unsigned(len(text)) + text + b"\0" + start
-    made = bytes((_EXPORT,)) + _unsigned(len(content)) + content
+    content = unsigned(exports[0] + 1) + exports[1] + string(label) + b"\0" + start
+    made = section(_EXPORT, content)
     place = len(parts) if place < 0 else place
     return b"".join((*parts[:place], made, *parts[place:]))
-
-
-def _unsigned(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
