@@ -1,18 +1,15 @@
 """All workloads of one pool: assessed, placed, and written down. Pure: a snapshot in, actions out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 
 from wasmpool_api.instance_pool import InstancePool, PoolWorkloads
 from wasmpool_api.instance_pool_node import InstancePoolNode
-from wasmpool_api.placement import PATIENCE_SECONDS, Claim, NamespaceLimit, Node, NodeState, Placement, Request, place
-from wasmpool_api.reasons import Refusal, Waiting
+from wasmpool_api.placement import Claim, NamespaceLimit, Node, NodeState, Placement, Request, place
 from wasmpool_api.wasm_workload import WasmWorkload
-from wasmpool_operator.actions import Action, Delete
+from wasmpool_operator.actions import Action
 from wasmpool_operator.pool.members import Member
-from wasmpool_operator.pool.observe import TAKEN_SECONDS, ObjectName, Observed
-from wasmpool_operator.resources import WASM_WORKLOADS
+from wasmpool_operator.pool.observe import ObjectName, Observed
 from wasmpool_operator.serving.fronts import Fronts, fronts_of
 from wasmpool_operator.serving.names import Names
 from wasmpool_operator.serving.plan import ServingPlan, alive, plan_serving
@@ -22,9 +19,10 @@ from wasmpool_operator.workload.assignments import Sheets, inspection_node, patc
 from wasmpool_operator.workload.borrowing import borrowers
 from wasmpool_operator.workload.completions import Completions, completions_of, deal
 from wasmpool_operator.workload.demand import completion_requests, service_requests
-from wasmpool_operator.workload.progress import seconds_left, seconds_to_live
+from wasmpool_operator.workload.rechecks import expired, recheck, recheck_names
 from wasmpool_operator.workload.reports import Index, index_of, index_of_vanished
-from wasmpool_operator.workload.status import Standing, count_of, rolling_out, status_action, would_refuse
+from wasmpool_operator.workload.standing import Standing
+from wasmpool_operator.workload.status import count_of, status_action, would_refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,7 @@ def plan_workloads(
         for it in assessments
     ]
     found = _assembled(observed, pool, members, staying, standings, sheets, requests, placements, states, replacing)
-    rechecks = [it for it in (found.recheck_seconds, _recheck_names(assessments)) if it is not None]
+    rechecks = [it for it in (found.recheck_seconds, recheck_names(assessments)) if it is not None]
     return replace(
         found, serving=serving, to_look_up=frozenset(names.to_look_up), recheck_seconds=min(rechecks, default=None)
     )
@@ -143,12 +141,6 @@ def _fronted(assessment: Assessment, fronts: Fronts) -> Assessment:
     if front is None or front.hindrance is None or not assessment.admitted:
         return assessment
     return replace(assessment, admission=front.hindrance)
-
-
-def _recheck_names(assessments: Sequence[Assessment]) -> float | None:
-    """Others' objects are not watched: whether one that is in the way has gone is seen by looking."""
-    blocked = any(it.admission.reason in {Refusal.SERVICE_CONFLICT, Waiting.NO_FREE_PORT} for it in assessments)
-    return TAKEN_SECONDS if blocked else None
 
 
 def _sheets(
@@ -248,8 +240,8 @@ def _assembled(
         counts=_counts(standings),
         moving=moving,
         pinned=pinned,
-        expired=tuple(_expired(standings, observed.now)),
-        recheck_seconds=_recheck(members, placements, standings, observed.now),
+        expired=tuple(expired(standings, observed.now)),
+        recheck_seconds=recheck(members, placements, standings, observed.now),
     )
 
 
@@ -370,33 +362,3 @@ def _counts(standings: Sequence[Standing]) -> PoolWorkloads:
         refused=kinds.count("refused"),
         would_refuse=sum(would_refuse(standing) for standing in standings),
     )
-
-
-def _expired(standings: Sequence[Standing], now: datetime) -> Iterator[Action]:
-    """Finished workloads whose time is up. NB: of what the API server has: the end was written down before."""
-    for standing in standings:
-        workload, completions = standing.assessment.workload, standing.completions
-        if completions is None or not completions.finished or not completions.total:
-            continue
-        if seconds_to_live(workload, now) == 0:
-            metadata = workload.metadata
-            why = f"finished ttlSecondsAfterFinished {workload.spec.ttl_seconds_after_finished} ago"
-            yield Delete(WASM_WORKLOADS, metadata.namespace, metadata.name, metadata.uid, why)
-
-
-def _recheck(
-    members: Sequence[Member], placements: Mapping[Claim, Placement], standings: Sequence[Standing], now: datetime
-) -> float | None:
-    """What time alone changes: who counts as lost, for whom free slots are held, what has stalled or has to go."""
-    seconds: list[float] = []
-    if any(not member.ready and not member.lost for member in members):
-        seconds.append(15.0)
-    short = [it.shortfall for it in placements.values() if it.shortfall is not None]
-    if any(it.reason is Waiting.WAITING_FOR_CAPACITY for it in short):
-        seconds.append(PATIENCE_SECONDS / 5)
-    for standing in standings:
-        workload = standing.assessment.workload
-        rollout = rolling_out(standing, now)
-        left = seconds_left(workload, rollout, now) if rollout is not None else None
-        seconds.extend(it + 1.0 for it in (left, seconds_to_live(workload, now)) if it)  # NB: times are whole seconds
-    return min(seconds) if seconds else None
