@@ -281,7 +281,7 @@ def test_the_operator_makes_changes_and_removes_what_a_pool_controls(operator: K
 
 
 def test_the_operator_makes_services_for_workloads_and_leaves_others_alone(agents: Agents, operator: Kubectl) -> None:
-    workload = {
+    workload: Object = {
         "apiVersion": "wasmpool.dev/v1alpha1",
         "kind": "WasmWorkload",
         "metadata": {"name": "front", "namespace": NAMESPACE},
@@ -289,13 +289,13 @@ def test_the_operator_makes_services_for_workloads_and_leaves_others_alone(agent
     }
     uid = agents.admin.create(workload)["metadata"]["uid"]
     owner = {"apiVersion": "wasmpool.dev/v1alpha1", "kind": "WasmWorkload", "name": "front", "uid": uid}
-    service = {
+    service: Object = {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": "front", "namespace": NAMESPACE, "ownerReferences": [{**owner, "controller": True}]},
         "spec": {"ports": [{"port": 80, "targetPort": 20000}]},
     }
-    endpoints = {
+    endpoints: Object = {
         **service,
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
