@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -420,6 +421,76 @@ def test_the_placement_is_around_every_poll_of_an_instantiation(world: World) ->
     assert call.waits_for is None
     call.close()
     store.close()
+
+
+BIG = """(component
+  (import "sink" (func $sink (param "x" (list u8))))
+  (core module $libc (memory (export "memory") 200))
+  (core instance $libc (instantiate $libc))
+  (alias core export $libc "memory" (core memory $memory))
+  (core func $lowered (canon lower (func $sink) (memory $memory)))
+  (core module $m
+    (import "" "sink" (func (param i32 i32)))
+    (func (export "run") (param i32) (call 0 (i32.const 0) (local.get 0))))
+  (core instance $i (instantiate $m (with "" (instance (export "sink" (func $lowered))))))
+  (func (export "run") (param "n" u32) (canon lift (core func $i "run"))))"""
+
+
+def test_a_guest_can_not_make_the_host_hold_many_times_what_it_has_itself(world: World) -> None:
+    sizes: list[int] = []
+    program = world.program(BIG, {"sink": lambda _, data: sizes.append(len(data))})
+    to_its_end(world.instance(program).call("", "run", 1024 * 1024))
+    with pytest.raises(GuestTrap, match="too much data is being copied between the host and the guest"):
+        to_its_end(world.instance(program).call("", "run", 8 * 1024 * 1024))
+    assert sizes == [1024 * 1024]
+
+
+@pytest.mark.parametrize("kind", ["(stream u8)", "(future u8)", "error-context", "(list u8 4)", "(map string u8)"])
+def test_types_that_would_abort_the_process_are_refused_before_anything_runs(world: World, kind: str) -> None:
+    with pytest.raises((wasmtime.WasmtimeError, Unsupported)):
+        world.program(f'(component (import "f" (func (param "x" {kind}))))', {"f": lambda *_: None})
+
+
+def test_an_import_that_is_no_function_is_refused(world: World) -> None:
+    with pytest.raises(Unsupported, match="import code: a ModuleType can't be provided"):
+        world.program('(component (import "code" (core module)))', {})
+
+
+def test_no_memory_is_lost_over_many_calls(world: World) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    texts = [echo(*VALUES[name][:3]) for name in ("list of pairs", "variant", "record", "flags", "option of option")]
+    values = [VALUES[name][3][-1] for name in ("list of pairs", "variant", "record", "flags", "option of option")]
+    instances = [world.instance(world.program(text, {"echo": lambda _, value: value})) for text in texts]
+    instances.append(world.instance(world.program(LENDS, {"test:a/b#use": lambda _, thing: thing.name})))
+
+    def round_() -> None:
+        for instance, value in zip(instances, [*values, Thing("1")], strict=True):
+            call = instance.call("", "run", value)
+            to_its_end(call)
+
+    for _ in range(300):
+        round_()
+    before = resident()
+    for _ in range(1500):
+        round_()
+    assert resident() - before < 2 * 1024 * 1024
+
+
+LENDS = """(component
+  (import "test:a/b" (instance $b
+    (export "thing" (type $t (sub resource)))
+    (export "use" (func (param "x" (borrow $t))))))
+  (alias export $b "thing" (type $thing))
+  (core func $use (canon lower (func $b "use")))
+  (core func $drop (canon resource.drop $thing))
+  (core module $m
+    (import "" "use" (func $use (param i32)))
+    (import "" "drop" (func $drop (param i32)))
+    (func (export "run") (param i32) (call $use (local.get 0)) (call $drop (local.get 0))))
+  (core instance $i (instantiate $m (with "" (instance (export "use" (func $use)) (export "drop" (func $drop))))))
+  (func (export "run") (param "x" (own $thing)) (canon lift (core func $i "run"))))"""
 
 
 def test_code_of_another_engine_is_refused() -> None:
