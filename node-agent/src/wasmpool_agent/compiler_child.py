@@ -15,13 +15,19 @@ from pathlib import Path
 import msgspec
 import wasmtime
 
+from wasmpool_agent import canonical, component_api
+from wasmpool_agent.bundles import pack
 from wasmpool_agent.compiler import CompileReason, Report, out_of_memory
 from wasmpool_agent.data_segments import join_data_segments
 from wasmpool_agent.engine import compiler_config, settings_key
 from wasmpool_agent.hardening import harden
 from wasmpool_agent.pool_file import read_pool
+from wasmpool_agent.protocol import ArtifactKind
 from wasmpool_agent.wasi.linking import imports_of, unprovided
+from wasmpool_agent.wasi.p2.registry import MAY_WAIT
 from wasmpool_api.instance_pool import Backing
+from wasmpool_api.wasm import BinaryKind, ModuleInvalid
+from wasmpool_api.wasm.preamble import kind_of
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -73,16 +79,33 @@ def _compile(parsed: argparse.Namespace) -> Report:
         # NB: Module() would take text for WAT.
         return Report(reason=CompileReason.MODULE_INVALID, message=f"not WebAssembly: it begins {wasm[:4].hex()}")
     try:
-        module = wasmtime.Module(engine, join_data_segments(wasm))
+        if kind_of(wasm) is BinaryKind.COMPONENT:
+            pieces = _component(engine, wasm)
+        else:
+            module = wasmtime.Module(engine, join_data_segments(wasm))
+            missing = unprovided(imports_of(module))
+            if missing:
+                return Report(reason=CompileReason.UNSUPPORTED_IMPORT, message=missing)
+            pieces = [bytes(module.serialize())]
     except wasmtime.WasmtimeError as error:
         return refused(str(error))
-    missing = unprovided(imports_of(module))
-    if missing:
-        return Report(reason=CompileReason.UNSUPPORTED_IMPORT, message=missing)
-    left = memoryview(module.serialize())
-    while left:
-        left = left[os.write(parsed.out_fd, left) :]
+    except ModuleInvalid as error:
+        return Report(reason=CompileReason.MODULE_INVALID, message=str(error))
+    for piece in pieces:
+        left = memoryview(piece)
+        while left:
+            left = left[os.write(parsed.out_fd, left) :]
     return Report(settings=settings)
+
+
+def _component(engine: wasmtime.Engine, wasm: bytes) -> list[bytes]:
+    """For our own canonical ABI, or for Wasmtime's component API where that refuses it."""
+    whole = component_api.compile_component(engine, wasm)  # which is what validates it
+    try:
+        parts = canonical.compile_component(engine, wasm, MAY_WAIT)
+    except canonical.Unsupported:
+        return pack(ArtifactKind.COMPONENT_API, whole)
+    return pack(ArtifactKind.COMPONENT, parts)
 
 
 _FEATURE_SIGNS = ("must be enabled", "support is not enabled", "proposal not enabled", "disallowed", "not supported")

@@ -322,9 +322,10 @@ FromWorker = (
 )
 
 
-def start_fits(args: Sequence[str], env: Sequence[tuple[str, str]]) -> tuple[int, int]:
-    """Bytes that arguments and environment take in a Start, and how many they may."""
-    return len(msgspec.json.encode((args, env))), MAX_MESSAGE_BYTES - _REST_OF_A_START_BYTES
+def start_fits(args: Sequence[str], env: Sequence[tuple[str, str]], hosts: Sequence[str] = ()) -> tuple[int, int]:
+    """Bytes that these take in a Start or a Serve, and how many they may."""
+    taken = (args, env, hosts) if hosts else (args, env)
+    return len(msgspec.json.encode(taken)), MAX_MESSAGE_BYTES - _REST_OF_A_START_BYTES
 
 
 SupervisorChannel = Channel[ToWorker, FromWorker]

@@ -40,7 +40,6 @@ class Feature(StrEnum):
 
 UNSUPPORTED: Final[frozenset[str]] = frozenset(
     {
-        Feature.COMPONENT,
         Feature.COMPONENT_ASYNC,
         Feature.COMPONENT_ERROR_CONTEXT,
         Feature.COMPONENT_FIXED_LENGTH_LISTS,

@@ -4,15 +4,17 @@ Pure, and the same for `wasmpool-agent check` and for the agent in a cluster.
 """
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import msgspec
 
 from wasmpool_agent.modules.sources import digest_of
+from wasmpool_agent.wasi.interfaces import HANDLER, RUN, VERSION, is_hosted, is_of_version
 from wasmpool_agent.wasi.signatures import MODULE, SIGNATURES
 from wasmpool_api.admission import Verdict, judge_for
 from wasmpool_api.instance_pool import InstancePool
 from wasmpool_api.reasons import Outcome, Refusal
-from wasmpool_api.wasm import BinaryKind, ExternKind, Import, Inspection, ModuleInvalid, inspect
+from wasmpool_api.wasm import Component, ExternKind, Import, Inspection, ModuleInvalid, inspect
 from wasmpool_api.wasm_workload import ModuleNeeds, ModuleStatus, WorkloadLimits
 
 IMPORTS_SHOWN = 10
@@ -54,14 +56,27 @@ class Finding:
         return self.module.needs if self.module is not None else None
 
 
-def examine(data: bytes, pool: InstancePool, limits: WorkloadLimits | None, entrypoint: str) -> Finding:
-    """All of it. Takes milliseconds for a large module: call it outside of the event loop."""
+class Use(StrEnum):
+    """What a module is for."""
+
+    COMMAND = "command"
+    HTTP = "http"
+    ANY = "any"
+
+
+def examine(
+    data: bytes, pool: InstancePool, limits: WorkloadLimits | None, entrypoint: str, use: Use = Use.ANY
+) -> Finding:
+    """All of it. Takes milliseconds for a large module: call it outside of the event loop.
+
+    `entrypoint`: of a core module that is a command.
+    """
     try:
         inspection = inspect(data)
     except ModuleInvalid as error:
         return Finding(Refusal.MODULE_INVALID, str(error))
     module = module_status(inspection, digest_of(data), len(data))
-    return examine_inspected(inspection, module, pool, limits, entrypoint)
+    return examine_inspected(inspection, module, pool, limits, entrypoint, use)
 
 
 def module_status(inspection: Inspection, digest: str, size_bytes: int) -> ModuleStatus:
@@ -71,7 +86,12 @@ def module_status(inspection: Inspection, digest: str, size_bytes: int) -> Modul
 
 
 def examine_inspected(
-    inspection: Inspection, module: ModuleStatus, pool: InstancePool, limits: WorkloadLimits | None, entrypoint: str
+    inspection: Inspection,
+    module: ModuleStatus,
+    pool: InstancePool,
+    limits: WorkloadLimits | None,
+    entrypoint: str,
+    use: Use = Use.ANY,
 ) -> Finding:
     """What `examine` says, of what has been read already."""
     verdict = judge_for(inspection.needs, pool.spec, limits, pool.metadata.name, inspection.component)
@@ -80,8 +100,9 @@ def examine_inspected(
     missing = unprovided_imports(inspection)
     if missing:
         return Finding(Refusal.UNSUPPORTED_FEATURE, missing, module, verdict)
-    if inspection.kind is BinaryKind.MODULE and not inspection.exports_function(entrypoint):
-        return Finding(Refusal.MODULE_INVALID, _no_entrypoint(inspection, entrypoint), module, verdict)
+    problem = _unusable(inspection, entrypoint, use)
+    if problem:
+        return Finding(Refusal.MODULE_INVALID, problem, module, verdict)
     return Finding(Outcome.ADMITTED, verdict.message, module, verdict)
 
 
@@ -103,6 +124,8 @@ def unprovided_imports(inspection: Inspection) -> str:
         for each in inspection.imports
         if not provided(each)
     ]
+    if inspection.component is not None:
+        return _unprovided_interfaces(inspection.component)
     if not missing:
         return ""
     more = f" and {len(missing) - IMPORTS_SHOWN} more" if len(missing) > IMPORTS_SHOWN else ""
@@ -110,6 +133,38 @@ def unprovided_imports(inspection: Inspection) -> str:
         f"the module imports {', '.join(missing[:IMPORTS_SHOWN])}{more}, which this agent does not provide; "
         f"allowed are the {len(SIGNATURES)} functions of {MODULE}"
     )
+
+
+def _unprovided_interfaces(component: Component) -> str:
+    missing = [
+        shown(str(each.interface))
+        for each in component.imports
+        if each.functions and not is_hosted(each.interface.name, each.interface.version)
+    ]
+    if not missing:
+        return ""
+    more = f" and {len(missing) - IMPORTS_SHOWN} more" if len(missing) > IMPORTS_SHOWN else ""
+    return (
+        f"the component imports {', '.join(missing[:IMPORTS_SHOWN])}{more}, which this agent does not provide; "
+        f"allowed are the interfaces of WASI {VERSION}: wasi:cli, clocks, filesystem, http, io, random, sockets"
+    )
+
+
+def _unusable(inspection: Inspection, entrypoint: str, use: Use) -> str:
+    """Why it is not what it is to be used for; empty if it is."""
+    if inspection.component is None:
+        if use is Use.HTTP:
+            return f"run.http needs a component that exports {HANDLER}@{VERSION}; this is a core module"
+        return "" if inspection.exports_function(entrypoint) else _no_entrypoint(inspection, entrypoint)
+    wanted = {Use.HTTP: (HANDLER,), Use.COMMAND: (RUN,), Use.ANY: (HANDLER, RUN)}[use]
+    exports = inspection.component.exports
+    if any(it.interface.name in wanted and is_of_version(it.interface.version) for it in exports):
+        return ""
+    names = [shown(str(it.interface)) for it in exports]
+    more = f" and {len(names) - IMPORTS_SHOWN} more" if len(names) > IMPORTS_SHOWN else ""
+    has = f"it exports {', '.join(names[:IMPORTS_SHOWN])}{more}" if names else "it exports nothing"
+    field = {Use.HTTP: "run.http needs", Use.COMMAND: "run.command needs", Use.ANY: "needed is"}[use]
+    return f"{field} a component that exports {f'@{VERSION} or '.join(wanted)}@{VERSION}; {has}"
 
 
 def _no_entrypoint(inspection: Inspection, entrypoint: str) -> str:

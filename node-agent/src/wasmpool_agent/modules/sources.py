@@ -42,10 +42,8 @@ def refuse_unsupported(revision: Revision) -> None:
     problems: list[str] = []
     if (revision.module.image is None) == (revision.module.config_map is None):
         problems.append("module: allowed is exactly one of image and configMap")
-    if revision.run.http is not None:
-        problems.append("run.http: this agent can't serve requests yet; allowed is run.command")
-    elif revision.run.command is None:
-        problems.append("run: nothing is given; allowed is run.command")
+    if (revision.run.http is None) == (revision.run.command is None):
+        problems.append("run: allowed is exactly one of command and http")
     if problems:
         raise PullFailedError(Refusal.UNSUPPORTED_FEATURE, "; ".join(problems))
 

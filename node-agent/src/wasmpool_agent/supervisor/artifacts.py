@@ -1,6 +1,7 @@
 """Compiled code: from the cache, or from a compiler; each once, in a sealed memfd that workers map."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -8,16 +9,27 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
-from wasmpool_agent.compiler import DEFAULT_MEMORY_LIMIT_BYTES, Compiled, CompileFailed, compile_file, engine_settings
+from wasmpool_agent.bundles import BundleError, unpack
+from wasmpool_agent.compiler import (
+    DEFAULT_MEMORY_LIMIT_BYTES,
+    Compiled,
+    CompileFailed,
+    Sealed,
+    compile_file,
+    engine_settings,
+)
 from wasmpool_agent.metrics import Metrics
 from wasmpool_agent.modules.cache import Cache
 from wasmpool_agent.modules.store import compiled_key, cpu_features
 from wasmpool_agent.protocol import ArtifactKind, Part
 from wasmpool_agent.supervisor.promises import ClaimKey
+from wasmpool_agent.threads import in_thread
 from wasmpool_api.instance_pool import Backing
 
 COMPILERS: Final = 1
 """At a time: each may use every CPU, and takes up to PodMemory.compile_bytes of the pod's memory."""
+
+log = logging.getLogger(__name__)
 
 OpenModule = Callable[[], Awaitable[int]]
 """The module as a descriptor that is then the caller's: called only where it is compiled now, not while it waits."""
@@ -25,25 +37,29 @@ OpenModule = Callable[[], Awaitable[int]]
 
 @dataclass(slots=True)
 class Artifact:
-    """Compiled code in a sealed memfd. `users`: claims that may still start it; without any it is closed."""
+    """Compiled code in sealed memfds. `users`: claims that may still start it; without any it is closed."""
 
     key: str
     digest: str
-    fd: int
-    size: int
-    sha256: str
+    kind: ArtifactKind
+    sealed: tuple[Sealed, ...]
     users: set[ClaimKey] = field(default_factory=set[ClaimKey])
-    kind: ArtifactKind = ArtifactKind.MODULE
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """As workers are told of them."""
-        return (Part(size=self.size, sha256=self.sha256),)
+        return tuple(Part(size=it.size, sha256=it.sha256) for it in self.sealed)
 
     @property
     def fds(self) -> tuple[int, ...]:
         """One for each part."""
-        return (self.fd,)
+        return tuple(it.fd for it in self.sealed)
+
+    def close(self) -> None:
+        """Idempotent."""
+        sealed, self.sealed = self.sealed, ()
+        for it in sealed:
+            os.close(it.fd)
 
 
 class Artifacts:
@@ -76,7 +92,7 @@ class Artifacts:
         for key, artifact in list(self._artifacts.items()):
             artifact.users.discard(claim)
             if not artifact.users:
-                os.close(artifact.fd)
+                artifact.close()
                 del self._artifacts[key]
                 self._cache.unpin(key)
                 unused.append(key)
@@ -88,12 +104,12 @@ class Artifacts:
         self._cache.unpin(key)
         artifact = self._artifacts.pop(key, None)
         if artifact is not None:
-            os.close(artifact.fd)
+            artifact.close()
 
     def close(self) -> None:
         """Idempotent."""
         for artifact in self._artifacts.values():
-            os.close(artifact.fd)
+            artifact.close()
         self._artifacts.clear()
 
     async def obtain(
@@ -125,7 +141,14 @@ class Artifacts:
 
     async def _load(self, key: str, digest: str) -> Artifact | None:
         sealed = await self._cache.compiled(key)
-        return Artifact(key, digest, sealed.fd, sealed.size, sealed.sha256) if sealed is not None else None
+        if sealed is None:
+            return None
+        try:
+            return await _unpacked(key, digest, sealed)
+        except BundleError as error:
+            log.warning("compiled code in the cache can't be used, and is made anew: %s", error)
+            self._cache.drop_compiled(key)
+            return None
 
     async def _compile(
         self, key: str, digest: str, open_module: OpenModule, backing: Backing | None, on_wait: Callable[[int], None]
@@ -147,7 +170,7 @@ class Artifacts:
         except BaseException:
             compiled.close()
             raise
-        return Artifact(key, digest, compiled.fd, compiled.size, compiled.sha256)
+        return await _unpacked(key, digest, Sealed(compiled.fd, compiled.size, compiled.sha256))
 
     async def _compile_now(self, in_fd: int, backing: Backing | None) -> Compiled:
         try:
@@ -159,3 +182,12 @@ class Artifacts:
             raise
         finally:
             os.close(in_fd)
+
+
+async def _unpacked(key: str, digest: str, sealed: Sealed) -> Artifact:
+    def close_all(found: tuple[ArtifactKind, tuple[Sealed, ...]]) -> None:
+        for each in found[1]:
+            os.close(each.fd)
+
+    kind, parts = await in_thread(lambda: unpack(sealed), close_all)
+    return Artifact(key, digest, kind, parts)

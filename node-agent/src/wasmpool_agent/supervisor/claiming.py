@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+from functools import partial
 from typing import Final
 
 from wasmpool_agent.protocol import LoadReason, ModuleFailed
 from wasmpool_agent.supervisor.backoff import PULLS, REGISTRY_LOOKS
-from wasmpool_agent.supervisor.claims import Claim, Step
+from wasmpool_agent.supervisor.claims import Claim, Service, Step
 from wasmpool_agent.supervisor.journal import Journal
 from wasmpool_agent.supervisor.preparing import NeverError, NotNowError, Preparer
 from wasmpool_agent.supervisor.promises import ClaimKey, accept, key_of
@@ -40,7 +41,7 @@ class Claiming:
         for key, assignment in wanted.items():
             claim = claims.get(key)
             if claim is None or claim.assignment.inspect != assignment.inspect:
-                if claim is not None and claim.used:
+                if claim is not None and claim.held:
                     continue  # its instances end first
                 self._forget(key)
                 self._last_workload_id += 1
@@ -77,7 +78,7 @@ class Claiming:
 
     def let_go(self) -> None:
         """Of claims that are neither assigned nor hold a slot."""
-        for key in [key for key, claim in self._state.claims.items() if not claim.assigned and not claim.used]:
+        for key in [key for key, claim in self._state.claims.items() if not claim.assigned and not claim.held]:
             # NB: the journal stays, for the same claim may come back, and what it has begun must not begin again.
             self._forget(key)
 
@@ -179,7 +180,9 @@ class Claiming:
         prepared, finding = await self._preparer.prepare(claim, memory.fallback, on_step)
         claim.module = finding.module
         command = prepared.revision.run.command
-        if claim.runs is None and command is not None:
+        if command is None:
+            claim.service = claim.service or Service(partial(memory.table.used_by, claim.workload_id))
+        elif claim.runs is None:
             claim.runs = resumed(claim, command, state, self._journal)
         claim.prepared = prepared
         claim.step, claim.reason, claim.message = Step.PREPARED, "", ""

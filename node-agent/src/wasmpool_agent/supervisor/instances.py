@@ -119,7 +119,9 @@ class Dispatcher:
                     entrypoint=prepared.entrypoint,
                     deadline_seconds=prepared.deadline_seconds,
                     limits=prepared.limits,
+                    files=prepared.files is not None,
                 ),
+                (prepared.files,) if prepared.files is not None else (),
             )
         return None
 

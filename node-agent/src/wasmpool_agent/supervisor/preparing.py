@@ -1,6 +1,7 @@
 """From an assignment to something that can be started: revision, module, verdict, compiled code, environment."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import TypeVar
 
 import msgspec
 
-from wasmpool_agent.compiler import CompileFailed, CompileReason
+from wasmpool_agent.compiler import CompileFailed, CompileReason, memfd, seal
+from wasmpool_agent.egress import allowed_hosts
+from wasmpool_agent.files import FILES_MOST_BYTES, pack_files
 from wasmpool_agent.metrics import Metrics
 from wasmpool_agent.modules.cache import Cache
 from wasmpool_agent.modules.fetching import Modules
-from wasmpool_agent.modules.inspecting import Finding, examine
+from wasmpool_agent.modules.inspecting import Finding, Use, examine
 from wasmpool_agent.modules.sources import PullFailedError, Sources, refuse_unsupported
 from wasmpool_agent.protocol import start_fits
 from wasmpool_agent.store_limits import StoreLimits
@@ -21,6 +24,7 @@ from wasmpool_agent.supervisor.claims import Claim, Prepared, Step
 from wasmpool_agent.supervisor.pod_memory import UNLIMITED, PodMemory
 from wasmpool_agent.supervisor.ports import AbsentError, DesiredState, PortError
 from wasmpool_agent.supervisor.promises import ClaimKey
+from wasmpool_agent.threads import in_thread
 from wasmpool_api.admission import SLOT_FIELDS, slot_fields_of
 from wasmpool_api.codec import FieldError
 from wasmpool_api.instance_pool import Admission, Backing, InstancePool
@@ -80,6 +84,7 @@ class Preparer:
         self._memory = memory
         self._artifacts = Artifacts(pool_file, cache, metrics, memory.compile_bytes)
         self._judged: dict[ClaimKey, tuple[str, str]] = {}
+        self._files: dict[ClaimKey, int] = {}
 
     def judge_by(self, admission: NodeAdmission | None) -> bool:
         """The limits that hold from now on. Gives whether they are others than before."""
@@ -96,6 +101,9 @@ class Preparer:
     def release(self, claim: ClaimKey) -> list[str]:
         """The claim starts nothing any more. Gives the keys of artifacts that nobody uses now; they are closed."""
         self._judged.pop(claim, None)
+        files = self._files.pop(claim, None)
+        if files is not None:
+            os.close(files)
         return self._artifacts.release(claim)
 
     def discard(self, key: str) -> None:
@@ -104,6 +112,9 @@ class Preparer:
 
     def close(self) -> None:
         """Idempotent."""
+        for fd in self._files.values():
+            os.close(fd)
+        self._files.clear()
         self._artifacts.close()
 
     async def inspect(self, claim: Claim) -> Finding:
@@ -127,33 +138,64 @@ class Preparer:
         revision = await self._revision(claim)
         if not revision.digest:
             raise NeverError(Refusal.MODULE_INVALID, f"revision {revision.name} pins no digest, so it can't be run")
-        command = revision.run.command
-        assert command is not None, "refuse_unsupported has seen to it"  # noqa: S101
+        command, http = revision.run.command, revision.run.http
+        args = (revision.workload_name, *(command.args if command is not None else ()))
         while True:
             limits = self._limits
             finding = await self._judge(claim, revision)
             environment = await self._environment(revision)
-            args = (revision.workload_name, *command.args)
-            taken, allowed = start_fits(args, environment)
+            hosts = allowed_hosts(http.allowed_hosts, self._own_pool.spec.egress.allowed_hosts) if http else ()
+            taken, allowed = start_fits(args, environment, hosts)
             if taken > allowed:
                 raise NeverError(
                     Refusal.UNSUPPORTED_FEATURE,
-                    f"run.command: args and env take {taken} bytes, encoded as JSON; {allowed} are allowed",
+                    f"run: args, env and allowedHosts take {taken} bytes, encoded as JSON; {allowed} are allowed",
                     finding,
                 )
+            await self._files_of(claim, revision)
             artifact = await self._compiled(claim, revision, backing, on_step)
             if limits == self._limits:
                 break
+        spec = self._pool.spec
+        component = finding.module.component if finding.module is not None else None
+        deadline = (http.deadline or spec.runtime.request_deadline) if http else command.deadline if command else None
         prepared = Prepared(
             revision=revision,
             artifact=artifact.key,
             args=args,
             env=environment,
-            entrypoint=command.entrypoint,
-            deadline_seconds=float(command.deadline) if command.deadline is not None else None,
-            limits=StoreLimits.of(self._pool.spec, revision.limits.memory_pages),
+            entrypoint=command.entrypoint if command is not None else "",
+            deadline_seconds=float(deadline) if deadline is not None else None,
+            limits=StoreLimits.of(spec, revision.limits.memory_pages, component),
+            queue_seconds=float(self._own_pool.spec.http.queue_timeout) if http is not None else None,
+            allowed_hosts=hosts,
+            files=self._files.get(claim.key),
         )
         return prepared, finding
+
+    async def _files_of(self, claim: Claim, revision: Revision) -> None:
+        """In a sealed memfd of the claim's, for as long as it lives; none where it wants no files."""
+        try:
+            mounts = await self._sources.files(revision)
+        except PullFailedError as error:
+            raise _not_fetched(error) from error
+        if not mounts:
+            return
+        size = sum(len(content) for files in mounts.values() for content in files.values())
+        if size > FILES_MOST_BYTES:
+            raise NeverError(
+                Refusal.UNSUPPORTED_FEATURE, f"run: files have {size} bytes together, {FILES_MOST_BYTES} are allowed"
+            )
+
+        def made() -> int:
+            fd = memfd("wasmpool-files", pack_files(mounts))
+            return seal(fd).fd
+
+        fd = await in_thread(made, os.close)
+        before = self._files.pop(claim.key, None)
+        if before is not None:
+            os.close(before)
+        self._files[claim.key] = fd
 
     async def _judge(self, claim: Claim, revision: Revision) -> Finding:
         """Of the pinned module, which is in memory only in here. Raises NeverError where it is refused."""
@@ -201,9 +243,10 @@ class Preparer:
 
     async def _examine(self, claim: Claim, data: bytes, revision: Revision, image: str) -> Finding:
         entrypoint = revision.run.command.entrypoint if revision.run.command is not None else "_start"
+        use = Use.HTTP if revision.run.http is not None else Use.COMMAND
         while True:
             limits, began = self._limits, time.perf_counter()
-            finding = await asyncio.to_thread(examine, data, self._pool, revision.limits, entrypoint)
+            finding = await asyncio.to_thread(examine, data, self._pool, revision.limits, entrypoint, use)
             self._metrics.inspected(time.perf_counter() - began)
             if limits == self._limits:
                 break

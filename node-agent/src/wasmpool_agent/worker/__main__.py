@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from wasmpool_agent.allocators import allocator_for, counts_of
 from wasmpool_agent.engine import engine_config
 from wasmpool_agent.hardening import harden
 from wasmpool_agent.pool_file import read_pool
-from wasmpool_agent.protocol import worker_channel
+from wasmpool_agent.protocol import SiteStats, worker_channel
 from wasmpool_agent.region import Region
 from wasmpool_agent.slots import SlotTable
 from wasmpool_agent.store_limits import StoreLimits
@@ -28,9 +29,12 @@ from wasmpool_agent.wasi.linking import link_preview1
 from wasmpool_agent.wasmtime_async import HostFunctions
 from wasmpool_agent.worker.artifacts import Artifacts
 from wasmpool_agent.worker.instance import Instances
+from wasmpool_agent.worker.lines import Lines
 from wasmpool_agent.worker.output import LogWriter
 from wasmpool_agent.worker.scheduler import Scheduler
 from wasmpool_agent.worker.service import DRAIN_SECONDS, Service
+from wasmpool_agent.worker.serving import Sites
+from wasmpool_agent.worker.site import Said
 from wasmpool_agent.worker.ticker import Ticker
 from wasmpool_api.instance_pool import Backing, InstancePoolSpec
 from wasmpool_api.region import region_shape
@@ -57,9 +61,15 @@ async def _serve(arguments: argparse.Namespace, spec: InstancePoolSpec, region: 
     channel = worker_channel(socket.socket(fileno=arguments.socket_fd))
     try:
         with Ticker(engine.increment_epoch) as ticker:
-            instances = Instances(functions, allocator, Scheduler(ticker.touch), log, StoreLimits.of(spec))
+            scheduler, limits = Scheduler(ticker.touch), StoreLimits.of(spec)
+            instances = Instances(functions, allocator, scheduler, log, limits)
             artifacts = Artifacts(functions.linker)
-            return await Service(channel, artifacts, instances, log, lambda: counts_of(allocator, table)).serve()
+
+            def sites(post: Callable[[Said | SiteStats], None]) -> Sites:
+                return Sites(artifacts, allocator, scheduler, Lines(log), limits, post)
+
+            service = Service(channel, artifacts, instances, log, lambda: counts_of(allocator, table), sites)
+            return await service.serve()
     finally:
         channel.close()
         log.close(DRAIN_SECONDS)

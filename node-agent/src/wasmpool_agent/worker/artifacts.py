@@ -13,8 +13,11 @@ from typing import Final
 
 import wasmtime
 
-from wasmpool_agent.protocol import LoadModule, LoadReason, Part
+from wasmpool_agent import canonical, component_api
+from wasmpool_agent.protocol import ArtifactKind, LoadModule, LoadReason, Part
 from wasmpool_agent.wasi.linking import imports_of, unprovided
+from wasmpool_agent.wasi.p2 import FUNCTIONS
+from wasmpool_agent.worker.component import Program
 
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
@@ -28,12 +31,23 @@ class ArtifactRefusedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Artifact:
-    """`number`: equal for equal modules. `functions`: the names of those that it exports."""
+class CoreArtifact:
+    """A core module. `number`: equal for equal modules. `functions`: the names of those that it exports."""
 
     instance_pre: wasmtime.InstancePre
     number: int
     functions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentArtifact:
+    """A component. `number`: as of a core module."""
+
+    program: Program
+    number: int
+
+
+Artifact = CoreArtifact | ComponentArtifact
 
 
 class Artifacts:
@@ -50,15 +64,38 @@ class Artifacts:
             return known
         for part, fd in zip(message.parts, fds, strict=True):
             _verify(part, fd)
-        (fd,) = fds
+        number = int(message.parts[0].sha256[:15], 16)
+        paths = [f"/proc/self/fd/{fd}" for fd in fds]
         try:
-            module = wasmtime.Module.deserialize_file(self._linker.engine, f"/proc/self/fd/{fd}")
+            artifact: Artifact
+            match message.kind:
+                case ArtifactKind.MODULE:
+                    artifact = self._core(paths[0], number)
+                case ArtifactKind.COMPONENT:
+                    artifact = ComponentArtifact(self._component(fds[0], paths[1:]), number)
+                case ArtifactKind.COMPONENT_API:
+                    artifact = ComponentArtifact(component_api.Program.load(self._linker.engine, paths), number)
         except wasmtime.WasmtimeError as error:
             raise ArtifactRefusedError(LoadReason.INCOMPATIBLE, str(error)) from error
-        functions = tuple(export.name for export in module.exports if isinstance(export.type, wasmtime.FuncType))
-        artifact = Artifact(self._link(module), int(message.parts[0].sha256[:15], 16), functions)
+        except canonical.Unsupported as error:
+            raise ArtifactRefusedError(LoadReason.UNSUPPORTED_IMPORT, str(error)) from error
         self._loaded[message.key] = artifact
         return artifact
+
+    def _core(self, path: str, number: int) -> CoreArtifact:
+        module = wasmtime.Module.deserialize_file(self._linker.engine, path)
+        functions = tuple(export.name for export in module.exports if isinstance(export.type, wasmtime.FuncType))
+        return CoreArtifact(self._link(module), number, functions)
+
+    def _component(self, plan: int, paths: list[str]) -> canonical.Program:
+        engine = self._linker.engine
+        modules = [wasmtime.Module.deserialize_file(engine, path) for path in paths]
+        return canonical.Program.load(engine, os.pread(plan, os.fstat(plan).st_size, 0), modules, FUNCTIONS)
+
+    @property
+    def engine(self) -> wasmtime.Engine:
+        """That all of them are of."""
+        return self._linker.engine
 
     def get(self, key: str) -> Artifact | None:
         """None where it was never loaded, or dropped."""

@@ -24,7 +24,7 @@ class ComponentInstance(Protocol):
         """Makes it."""
         ...
 
-    def call(self, export: str, function: str, *values: object) -> Polled:
+    def call(self, export: str, function: str, /, *values: object) -> "Called":
         """Calls what it exports."""
         ...
 
@@ -33,12 +33,21 @@ class ComponentInstance(Protocol):
         ...
 
 
+class Called(Polled, Protocol):
+    """A call of an export."""
+
+    def result(self) -> object:
+        """Once it has ended: what it returned, lifted."""
+        ...
+
+
 class Program(Protocol):
     """A loaded component: of our own canonical ABI, or of Wasmtime's component API."""
 
-    exports: Mapping[str, frozenset[str]]
-    core_instances: int
-    tables: int
+    @property
+    def exports(self) -> Mapping[str, frozenset[str]]:
+        """Functions by interface."""
+        ...
 
     def instance(self, store: wasmtime.Store, host: Host) -> ComponentInstance:
         """A new one."""
@@ -50,13 +59,13 @@ def exported(program: Program, interface: str) -> str | None:
     return next((name for name in program.exports if name.startswith(f"{interface}@0.2.")), None)
 
 
-def limit(store: wasmtime.Store, limits: StoreLimits, program: Program) -> None:
-    """Holds a store to its limits. Memories and tables of a component are many modules' together."""
+def limit(store: wasmtime.Store, limits: StoreLimits) -> None:
+    """Holds a store to them."""
     store.set_limits(
         memory_size=limits.memory_pages * WASM_PAGE_BYTES,
         table_elements=limits.table_elements,
-        instances=program.core_instances,
-        tables=max(limits.tables, program.tables),
+        instances=limits.instances,
+        tables=limits.tables,
         memories=limits.memories,
     )
 
@@ -90,7 +99,7 @@ class ComponentMaker:
     def store(self) -> wasmtime.Store:
         """See supply.Maker."""
         store = wasmtime.Store(self.engine)
-        limit(store, self.limits, self.program)
+        limit(store, self.limits)
         return store
 
     def begin(self, made: Made, slot: Slot) -> Polled:

@@ -6,31 +6,29 @@ the slot is given back. All of it happens however the run ends.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from types import TracebackType
+from types import MappingProxyType, TracebackType
+from typing import Final
 
-import msgspec
 import wasmtime
 
 from wasmpool_agent import _native
 from wasmpool_agent.allocators import InstanceAllocator, NoFreeSlotError, Slot
-from wasmpool_agent.protocol import (
-    MAX_BACKTRACE_CHARS,
-    MAX_TEXT_CHARS,
-    Exited,
-    Result,
-    Start,
-    Started,
-)
+from wasmpool_agent.protocol import MAX_BACKTRACE_CHARS, MAX_TEXT_CHARS, Exited, Result, Start, Started
 from wasmpool_agent.store_limits import StoreLimits
+from wasmpool_agent.wasi.files import Tree
 from wasmpool_agent.wasi.guest import Clocks, Guest
-from wasmpool_agent.wasmtime_async import GuestTrap, HostFunctions, yield_every_tick
-from wasmpool_agent.worker.artifacts import Artifact
-from wasmpool_agent.worker.output import Backlog, LineStream, LogLine, LogWriter, rfc3339
+from wasmpool_agent.wasi.p2 import Host
+from wasmpool_agent.wasmtime_async import GuestTrap, HostFunctions
+from wasmpool_agent.worker.artifacts import Artifact, ComponentArtifact
+from wasmpool_agent.worker.component import limit
+from wasmpool_agent.worker.entries import ComponentEntry, CoreEntry, Entry, NoEntryError
+from wasmpool_agent.worker.lines import Lines
+from wasmpool_agent.worker.output import LineStream, LogWriter
 from wasmpool_agent.worker.scheduler import CpuClock, Scheduler
-from wasmpool_api.limits import WASM_PAGE_BYTES
+
+NOTHING: Final[Mapping[str, Tree]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +55,16 @@ class Instances:
         self._functions = functions
         self._allocator = allocator
         self._scheduler = scheduler
-        self._log = log
+        self._lines = Lines(log)
         self._limits = limits
-        self._encoder = msgspec.json.Encoder()
 
-    async def run(self, start: Start, artifact: Artifact, on_started: Callable[[Started], None]) -> Exited:
+    async def run(
+        self,
+        start: Start,
+        artifact: Artifact,
+        on_started: Callable[[Started], None],
+        preopens: Mapping[str, Tree] = NOTHING,
+    ) -> Exited:
         """Runs it to its end. Cancelled, the guest ends at once and the result says `stopped`."""
         clock = asyncio.get_running_loop().time
         received = clock()
@@ -71,24 +74,22 @@ class Instances:
         except NoFreeSlotError as error:
             return Exited(instance=start.instance, result=Result.NO_SLOT, message=str(error))
         store: wasmtime.Store | None = None
-        streams = self._streams(start)
+        entry: Entry | None = None
+        streams = self._lines.streams(start.workload, start.revision, start.instance, start.index)
         wiped = _Wiped()
         try:
             store = wasmtime.Store(self._functions.linker.engine)
-            _limit(store, start.limits or self._limits)
-            yield_every_tick(store)
-            guest = Guest(
-                args=start.args,
-                env=dict(start.env),
-                stdout=streams[0],
-                stderr=streams[1],
-                clocks=Clocks(time.time_ns, time.monotonic_ns, cpu.ns),
+            limit(store, start.limits or self._limits)
+            entry = self._entry(
+                start, artifact, store, streams, Clocks(time.time_ns, time.monotonic_ns, cpu.ns), preopens
             )
             deadline = None if start.deadline_seconds is None else received + start.deadline_seconds
-            end = await self._to_its_end(_Running(start, slot, store, guest, cpu), artifact, deadline, on_started)
+            end = await self._to_its_end(_Running(start, slot, entry, cpu), deadline, on_started)
         finally:
             # NB: nothing is awaited from here on, so that what is wiped meanwhile is this guest's alone.
             with wiped:
+                if entry is not None:
+                    entry.close()
                 if store is not None:
                     store.close()
                 self._allocator.deallocate(slot)
@@ -106,17 +107,34 @@ class Instances:
             wipe_seconds=wiped.seconds,
         )
 
+    def _entry(
+        self,
+        start: Start,
+        artifact: Artifact,
+        store: wasmtime.Store,
+        streams: tuple[LineStream, LineStream],
+        clocks: Clocks,
+        preopens: Mapping[str, Tree],
+    ) -> Entry:
+        if isinstance(artifact, ComponentArtifact):
+            host = Host(start.args, start.env, *streams, clocks, preopens=dict(preopens))
+            return ComponentEntry(artifact, host, store)
+        guest = Guest(args=start.args, env=dict(start.env), stdout=streams[0], stderr=streams[1], clocks=clocks)
+        return CoreEntry(self._functions, artifact, start.entrypoint, store, guest)
+
     async def _to_its_end(
-        self, running: "_Running", artifact: Artifact, deadline: float | None, on_started: Callable[[Started], None]
+        self, running: "_Running", deadline: float | None, on_started: Callable[[Started], None]
     ) -> _End:
-        guest = running.guest
+        entry = running.entry
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._call(running, artifact, on_started)
+                return await self._call(running, on_started)
         except GuestTrap as trap:
-            if guest.exit_code is not None:
-                return _exited(guest.exit_code)
+            if entry.exit_code is not None:
+                return _exited(entry.exit_code)
             return _End(Result.TRAP, message=trap.message, backtrace=trap.backtrace)
+        except NoEntryError as error:
+            return _End(Result.ERROR, message=str(error))
         except TimeoutError:  # NB: before OSError, of which it is one
             return _End(Result.DEADLINE, message=f"ended at its deadline of {running.start.deadline_seconds:g} s")
         except (wasmtime.WasmtimeError, OSError) as error:
@@ -125,44 +143,13 @@ class Instances:
             # Whoever cancels this task wants the guest to end, and gets the account of it.
             return _End(Result.STOPPED, message="stopped")
 
-    async def _call(self, running: "_Running", artifact: Artifact, on_started: Callable[[Started], None]) -> _End:
+    async def _call(self, running: "_Running", on_started: Callable[[Started], None]) -> _End:
         clock = asyncio.get_running_loop().time
-        start, store, guest = running.start, running.store, running.guest
         begun = clock()
-        making = self._functions.instantiate(artifact.instance_pre, store, guest)
-        await self._scheduler.run(making, running.cpu, self._allocator.initialize(running.slot))
-        on_started(Started(instance=start.instance, slot=running.slot.index, instantiate_seconds=clock() - begun))
-        call = self._functions.call(store, making, start.entrypoint, guest)
-        if call is None:
-            exported = ", ".join(artifact.functions[:10]) or "none"
-            return _End(
-                Result.ERROR,
-                message=f'entrypoint: the module exports no function "{start.entrypoint}"; it exports: {exported}',
-            )
-        await self._scheduler.run(call, running.cpu)
-        return _exited(0)
-
-    def _streams(self, start: Start) -> tuple[LineStream, LineStream]:
-        namespace, _, workload = start.workload.rpartition("/")
-        backlog = Backlog()
-
-        def stream(name: str) -> LineStream:
-            def line(message: str, partial: bool) -> LogLine:
-                return LogLine(
-                    time=rfc3339(datetime.now(UTC)),
-                    namespace=namespace,
-                    workload=workload,
-                    revision=start.revision,
-                    instance=start.instance,
-                    index=start.index,
-                    stream=name,
-                    message=message,
-                    partial=partial,
-                )
-
-            return LineStream(self._log, backlog, line, self._encoder)
-
-        return stream("stdout"), stream("stderr")
+        await running.entry.make(self._scheduler, running.cpu, lambda: self._allocator.initialize(running.slot))
+        instance, slot = running.start.instance, running.slot.index
+        on_started(Started(instance=instance, slot=slot, instantiate_seconds=clock() - begun))
+        return _exited(await running.entry.enter(self._scheduler, running.cpu))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +158,7 @@ class _Running:
 
     start: Start
     slot: Slot
-    store: wasmtime.Store
-    guest: Guest
+    entry: Entry
     cpu: CpuClock
 
 
@@ -190,16 +176,6 @@ class _Wiped:
     ) -> None:
         _, size, ns, _ = _native.wipe_stats()
         self.size, self.seconds = size - self._size, (ns - self._ns) / 1e9
-
-
-def _limit(store: wasmtime.Store, limits: StoreLimits) -> None:
-    store.set_limits(
-        memory_size=limits.memory_pages * WASM_PAGE_BYTES,
-        table_elements=limits.table_elements,
-        instances=1,
-        tables=limits.tables,
-        memories=limits.memories,
-    )
 
 
 def _exited(code: int) -> _End:

@@ -49,7 +49,10 @@ class CpuClock:
 class Polled(Protocol):
     """A guest that runs in an instantiation or in a call: `wasmtime_async.Call`, or several of them in a row."""
 
-    waits_for: Wait | None
+    @property
+    def waits_for(self) -> Wait | None:
+        """See `Call`."""
+        ...
 
     def poll(self) -> bool:
         """See `Call.poll`."""

@@ -6,13 +6,14 @@ can't be relied on any more, and its next worker will tell whether that was a sl
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from typing import Final, assert_never
 
 from wasmpool_agent.allocation_counts import AllocationCounts, count_mappings
 from wasmpool_agent.channel import ChannelClosed, ProtocolError
+from wasmpool_agent.files import read_files
 from wasmpool_agent.protocol import (
     Drop,
     Exited,
@@ -25,6 +26,7 @@ from wasmpool_agent.protocol import (
     Result,
     Serve,
     Shutdown,
+    SiteStats,
     Start,
     Stats,
     Stop,
@@ -32,9 +34,12 @@ from wasmpool_agent.protocol import (
     Withdraw,
     WorkerChannel,
 )
+from wasmpool_agent.wasi.files import Tree, trees
 from wasmpool_agent.worker.artifacts import ArtifactRefusedError, Artifacts
-from wasmpool_agent.worker.instance import Instances
+from wasmpool_agent.worker.instance import NOTHING, Instances
 from wasmpool_agent.worker.output import LogWriter
+from wasmpool_agent.worker.serving import Sites
+from wasmpool_agent.worker.site import Said
 
 STATS_SECONDS: Final = 1.0
 MAPPINGS_SECONDS: Final = 30.0
@@ -54,6 +59,7 @@ class Service:
         instances: Instances,
         log: LogWriter,
         allocations: Callable[[], AllocationCounts],
+        sites: Callable[[Callable[[Said | SiteStats], None]], Sites],
     ) -> None:
         self._channel = channel
         self._artifacts = artifacts
@@ -68,6 +74,7 @@ class Service:
         self._stats_due = False
         self._mappings, self._mappings_due = 0, 0.0
         self._stats: Stats | None = None
+        self._sites = sites(self._say)
 
     async def serve(self) -> int:
         """The process' exit status: 0 after Shutdown or when the supervisor is gone, 2 after a malformed message."""
@@ -101,13 +108,19 @@ class Service:
                     raise ProtocolError(f"LoadModule of {len(message.parts)} parts came with {len(fds)} descriptors")
                 self._load(message, fds)
             case Start():
-                self._start(message)
+                self._start(message, fds)
             case Stop():
                 if (task := self._runs.get(message.instance)) is not None:
                     asyncio.get_running_loop().call_later(message.grace_seconds, task.cancel)
             case Drop():
                 self._artifacts.drop(message.key)
-            case Serve() | GiveWay() | Withdraw() | Shutdown():
+            case Serve():
+                self._sites.serve(message, fds)
+            case GiveWay():
+                self._sites.give_way(message.site)
+            case Withdraw():
+                self._sites.withdraw(message)
+            case Shutdown():
                 pass
             case _:
                 assert_never(message)
@@ -123,15 +136,19 @@ class Service:
             seconds = asyncio.get_running_loop().time() - begun
             self._channel.post(ModuleLoaded(key=message.key, seconds=seconds))
 
-    def _start(self, message: Start) -> None:
+    def _start(self, message: Start, fds: tuple[int, ...]) -> None:
         if message.instance in self._runs:
             raise ProtocolError(f"instance {message.instance} runs already")
-        task = asyncio.get_running_loop().create_task(self._run(message), name=f"instance-{message.instance}")
+        if len(fds) != message.files:
+            raise ProtocolError(f"Start came with {len(fds)} descriptors, exactly {int(message.files)} are allowed")
+        preopens = trees(read_files(fds[0])) if fds else NOTHING
+        work = self._run(message, preopens)
+        task = asyncio.get_running_loop().create_task(work, name=f"instance-{message.instance}")
         self._runs[message.instance] = task
         self._idle.clear()
         task.add_done_callback(lambda done: self._ended(message.instance, done))
 
-    async def _run(self, start: Start) -> None:
+    async def _run(self, start: Start, preopens: Mapping[str, Tree]) -> None:
         artifact = self._artifacts.get(start.artifact)
         if artifact is None:
             ended = Exited(
@@ -140,7 +157,7 @@ class Service:
         else:
             self._started += 1
             try:
-                ended = await self._instances.run(start, artifact, self._channel.post)
+                ended = await self._instances.run(start, artifact, self._channel.post, preopens)
             except Exception as error:  # noqa: BLE001 - one guest's trouble, even of our making, is not the others'
                 ended = Exited(
                     instance=start.instance, result=Result.ERROR, message=f"the worker failed to run it: {error!r}"
@@ -170,6 +187,11 @@ class Service:
         for task in list(self._runs.values()):
             task.cancel()
         await self._idle.wait()
+        await self._sites.end()
+
+    def _say(self, message: Said | SiteStats) -> None:
+        with suppress(ChannelClosed):  # whoever receives finds out
+            self._channel.post(message)
 
     def _note(self) -> None:
         """Something was counted: Stats are due, at most once a second."""
@@ -201,5 +223,6 @@ class Service:
             self._stats = stats
             with suppress(ChannelClosed):  # whoever receives finds out
                 self._channel.post(stats)
-        if self._runs:  # guests may write without starting or ending
+        self._sites.count()
+        if self._runs or self._sites.busy:  # guests may write without starting or ending
             self._note()

@@ -15,7 +15,7 @@ import wasmpool_agent.wasi.p2.http_fields
 import wasmpool_agent.wasi.p2.http_types
 import wasmpool_agent.wasi.p2.io
 import wasmpool_agent.wasi.p2.random
-import wasmpool_agent.wasi.p2.sockets
+import wasmpool_agent.wasi.p2.sockets  # noqa: F401 - registers its functions
 from wasmpool_agent.wasi.p2.host import Host
 from wasmpool_agent.wasi.p2.registry import FUNCTIONS, Function, Later
 

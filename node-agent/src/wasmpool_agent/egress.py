@@ -1,0 +1,60 @@
+"""Where a workload's requests may go: what it asks for, under the ceiling of its pool. Pure.
+
+A pattern is `host`, `*.suffix` for every name below, or `*` for all; with `:port` for that port alone, without for any.
+"""
+
+from collections.abc import Iterable
+
+
+def allowed_hosts(workload: Iterable[str], pool: Iterable[str]) -> tuple[str, ...]:
+    """The patterns that are left: each of the workload's with each of the pool's, where they have something in common.
+
+    Nothing where either has none.
+    """
+    ceiling = tuple(pool)
+    found = (_both(one, other) for one in workload for other in ceiling)
+    return tuple(dict.fromkeys(it for it in found if it is not None))
+
+
+def is_allowed(host: str, port: int, patterns: Iterable[str]) -> bool:
+    """`host`: a name or an address, in any case."""
+    name = host.lower().rstrip(".")
+    return any(_covers(pattern, name, port) for pattern in patterns)
+
+
+def _parts(pattern: str) -> tuple[str, str]:
+    name, _, port = pattern.lower().partition(":")
+    return name, port
+
+
+def _covers(pattern: str, name: str, port: int) -> bool:
+    wanted, only = _parts(pattern)
+    return (not only or int(only) == port) and _covers_name(wanted, name)
+
+
+def _covers_name(pattern: str, name: str) -> bool:
+    if pattern == "*":
+        return True
+    return name.endswith(pattern[1:]) and len(name) > len(pattern) - 1 if pattern.startswith("*.") else name == pattern
+
+
+def _both(one: str, other: str) -> str | None:
+    """The pattern of what both cover."""
+    (name, port), (name2, port2) = _parts(one), _parts(other)
+    if port and port2 and port != port2:
+        return None
+    if _narrower(name, name2):
+        narrow = name
+    elif _narrower(name2, name):
+        narrow = name2
+    else:
+        return None
+    only = port or port2
+    return f"{narrow}:{only}" if only else narrow
+
+
+def _narrower(name: str, wide: str) -> bool:
+    """Whether all that `name` covers is covered by `wide`."""
+    if wide == "*" or name == wide:
+        return True
+    return wide.startswith("*.") and name != "*" and name.removeprefix("*").endswith(wide[1:]) and name != wide[2:]
