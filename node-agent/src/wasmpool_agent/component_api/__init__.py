@@ -12,7 +12,8 @@ same, for here too everything that runs them is a future.
     call.result()
     instance.close()                             # then the store
 
-Not possible here: resources of the component's own that cross the host, streams and futures.
+Not possible here: resources of the component's own that cross the host, streams and futures. A list of more than about
+2 MiB of bytes in one call traps: Wasmtime bounds what crosses by what it takes on the host's side, at 128 MiB.
 """
 
 from wasmpool_agent.canonical.values import Unsupported

@@ -52,6 +52,10 @@ RESULT: Final = 19
 FLAGS: Final = 20
 RESOURCE: Final = 21
 
+# malloc.h
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+
 IMMEDIATE: Final = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_size_t)
 """(env, context, type, arguments, count, results, count) -> an error or None."""
 WAITING: Final = ctypes.CFUNCTYPE(
@@ -120,6 +124,18 @@ address_at: Final = c_void_p.from_address
 def address(pointer: Any) -> int:
     """Of what one of the package's objects points at."""
     return ctypes.cast(pointer, c_void_p).value or 0
+
+
+def keep_freed_memory() -> None:
+    """Lets malloc keep up to 16 MiB of what is freed, in this process. Idempotent; without glibc it does nothing.
+
+    A list of 64 KiB is 2 MiB of values, three times over: given back to the kernel after each call, they are paid for
+    in page faults, six times what writing them costs.
+    """
+    mallopt: Any = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 8 * 1024**2)
+        mallopt(_M_TRIM_THRESHOLD, 16 * 1024**2)
 
 
 def context_of(store: Any) -> int:

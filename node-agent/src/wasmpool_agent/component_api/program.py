@@ -73,6 +73,7 @@ class Program:
         NB: compiled code is trusted like the agent itself. Raises wasmtime.WasmtimeError if it is of another engine,
         Unsupported if an import is of a kind that no host function can be.
         """
+        capi.keep_freed_memory()
         (part,) = parts
         if isinstance(part, bytes):
             component = wit.Component.deserialize(engine, part)
