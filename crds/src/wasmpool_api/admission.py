@@ -20,7 +20,7 @@ import msgspec
 from wasmpool_api.instance_pool import AdmissionMode, AllocationType, Backing, Fallback, InstancePoolSpec
 from wasmpool_api.limits import ComponentLimits, ModuleLimits
 from wasmpool_api.reasons import Outcome, Refusal
-from wasmpool_api.wasm import UNSUPPORTED, Component, Feature
+from wasmpool_api.wasm import UNSUPPORTED, Component
 from wasmpool_api.wasm_workload import ComponentNeeds, ModuleNeeds, WorkloadLimits
 
 FEATURES: Final = "features"
@@ -30,7 +30,6 @@ SLOT_FIELDS: Final = frozenset({"memories", "memoryPages"})
 BASE_PAGES_FIELDS: Final = SLOT_FIELDS | {"tables", "tableElements", "coreInstances"}
 """Wasmtime's own pool sets tables and instances aside as well."""
 COMPONENT_LIMITS: Final = "componentLimits."
-NOT_RUN: Final = "the module is a component; agents of this version run core modules only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +150,7 @@ def _features(needs: ModuleNeeds) -> Iterator[Violation]:
     for feature in needs.features:
         if feature in UNSUPPORTED:
             message = f"the module uses {feature}, which wasmpool does not support"
-            yield Violation(FEATURES, feature, "", NOT_RUN if feature == Feature.COMPONENT else message)
+            yield Violation(FEATURES, feature, "", message)
 
 
 def _workload_limits(limits: ModuleLimits, workload_limits: WorkloadLimits | None, pool: str) -> Iterator[Violation]:

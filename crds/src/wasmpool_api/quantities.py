@@ -14,6 +14,7 @@ _QUANTITY = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)(?P<suffix>[KMGTP
 _DURATION = re.compile(
     r"((?P<h>[0-9]{1,8})h)?((?P<m>[0-9]{1,8})m)?((?P<s>[0-9]{1,12}(\.[0-9]{1,9})?)s)?((?P<ms>[0-9]{1,12})ms)?"
 )
+_LONGEST_SECONDS: Final = 10**12
 _LONGEST_TEXT: Final = 32
 """As in the schemas. Nobody's text costs more than that."""
 _PERCENT = re.compile(r"(?P<percent>100|[1-9]?[0-9])%")
@@ -63,7 +64,10 @@ class Duration(float):
         if match is None:
             raise ValueError(f"{text[:40]!r} is not a duration such as 30s, 1m30s or 250ms")
         hours, minutes, seconds, millis = (Decimal(match[part] or 0) for part in ("h", "m", "s", "ms"))
-        return cls(hours * 3600 + minutes * 60 + seconds + millis / 1000)
+        total = hours * 3600 + minutes * 60 + seconds + millis / 1000
+        if total >= _LONGEST_SECONDS:
+            raise ValueError(f"{text[:40]!r} is not a duration such as 30s, 1m30s or 250ms: it is too long")
+        return cls(total)
 
     def __str__(self) -> str:
         millis = round(self * 1000)

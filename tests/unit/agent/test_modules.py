@@ -159,7 +159,8 @@ def test_pull_secrets_are_those_of_the_workloads_namespace() -> None:
     ("changed", "field"),
     [
         ({"module": {"pullPolicy": "Always"}}, "module"),
-        ({"run": {"http": {}}}, r"run\.http"),
+        ({"run": {"http": {}, "command": {}}}, "run"),
+        ({"run": {}}, "run"),
     ],
 )
 def test_what_this_agent_can_not_do_is_refused_by_name(changed: dict[str, object], field: str) -> None:

@@ -112,10 +112,7 @@ def test_a_workload_may_not_raise_the_limits() -> None:
 def test_a_feature_that_no_agent_has_is_refused_by_name_in_any_mode(feature: str, mode: AdmissionMode) -> None:
     found = verdict(ModuleNeeds(features=(feature,)), mode=mode)
     assert found.reason is Refusal.UNSUPPORTED_FEATURE
-    if feature == Feature.COMPONENT:
-        assert found.message == "the module is a component; agents of this version run core modules only"
-    else:
-        assert found.message == f"the module uses {feature}, which wasmpool does not support"
+    assert found.message == f"the module uses {feature}, which wasmpool does not support"
     assert found.within_limits
 
 
