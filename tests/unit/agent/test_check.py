@@ -131,7 +131,8 @@ def test_a_component_that_is_too_large_is_refused_and_its_needs_are_shown(
 ) -> None:
     assert main(["check", str(_module(tmp_path, COMPONENT)), "--pool", str(pool)]) == 1
     out = capsys.readouterr().out
-    assert "Refused, ExceedsModuleLimits: core module 0: memory 0 needs 40 pages, pool small allows 32" in out
+    assert "Refused, ExceedsModuleLimits: " in out
+    assert "core module 0: memory 0 needs 40 pages, pool small allows 32" in out
     assert "core module 1: globals: needs 2, pool small allows 1" in out
     lines = [line.split() for line in out.splitlines()]
     assert ["importedFunctions", "1", "1000", "999"] in lines
@@ -155,7 +156,7 @@ def test_a_component_within_the_limits_is_admitted(tmp_path: Path, capsys: pytes
     ("change", "problem"),
     [
         (
-            ("wasi:clocks/wall-clock@0.2.6", "wasi:clocks/wall-clock@0.3.0"),
+            ("wall-clock@0.2.6", "wall-clock@0.3.0"),
             "imports wasi:clocks/wall-clock@0.3.0, which",
         ),
         (("wasi:clocks/wall-clock@0.2.6", "acme:store/keys@0.2.6"), "imports acme:store/keys@0.2.6, which"),

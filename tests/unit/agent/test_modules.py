@@ -160,7 +160,6 @@ def test_pull_secrets_are_those_of_the_workloads_namespace() -> None:
     [
         ({"module": {"pullPolicy": "Always"}}, "module"),
         ({"run": {"http": {}, "command": {}}}, "run"),
-        ({"run": {}}, "run"),
     ],
 )
 def test_what_this_agent_can_not_do_is_refused_by_name(changed: dict[str, object], field: str) -> None:

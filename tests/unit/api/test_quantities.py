@@ -88,7 +88,11 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 def test_a_duration_written_and_read_again_is_the_same(text: str) -> None:
     if not 0 < len(text) <= 32:
         return
-    duration = Duration.parse(text)
+    try:
+        duration = Duration.parse(text)
+    except ValueError as error:
+        assert str(error).endswith("it is too long")  # noqa: PT017 - most are not
+        return
     assert Duration.parse(str(duration)) == pytest.approx(duration, abs=1e-9, rel=1e-15)
     assert str(Duration.parse(str(duration))) == str(duration)
 
