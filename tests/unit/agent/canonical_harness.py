@@ -1,5 +1,6 @@
 """Components from text, run by the host of the canonical ABI; and the text of components that pass values on."""
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -27,7 +28,8 @@ REALLOC = """
         (br_if 1 (i32.le_u (global.get $top) (i32.mul (memory.size) (i32.const 65536))))
         (br_if 0 (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))
         unreachable))
-      (memory.copy (local.get 4) (local.get 0) (select (local.get 1) (local.get 3) (i32.lt_u (local.get 1) (local.get 3))))
+      (memory.copy (local.get 4) (local.get 0)
+        (select (local.get 1) (local.get 3) (i32.lt_u (local.get 1) (local.get 3))))
       (local.get 4))"""
 
 Functions = Mapping[str, Callable[..., object]]
@@ -53,6 +55,24 @@ class Polled(Protocol):
 def engine() -> wasmtime.Engine:
     """With the settings of a worker's, and memory from anywhere."""
     return wasmtime.Engine(_config(DEFAULT_TUNABLES))
+
+
+@contextmanager
+def ticking(engine: wasmtime.Engine) -> Iterator[None]:
+    """The engine's epoch goes on meanwhile: a guest that runs gives the thread back."""
+    over = threading.Event()
+
+    def tick() -> None:
+        while not over.wait(0.005):
+            engine.increment_epoch()
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def to_its_end(call: Polled) -> None:

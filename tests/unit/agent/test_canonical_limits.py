@@ -27,6 +27,7 @@ from wasmpool_api.wasm.plans import FunctionType
 
 MEMORY = 65536
 STRING = Shape("string")
+OPTIONS = Shape("option", (), (Shape("option", (), (Shape("u8"),)),))
 
 
 def list_of(kind: str) -> Shape:
@@ -63,7 +64,8 @@ def says(shape: Shape, core: int | float, memory: bytes = b"", encoding: str = "
         (data (i32.const {RESULT_AT}) "{data}")
         (func (export "run") (result {kind}) ({said})))
       (core instance $i (instantiate $m))
-      (func $run (result $t) (canon lift (core func $i "run") (memory (core memory $i "memory")) string-encoding={encoding}))
+      (func $run (result $t) 
+        (canon lift (core func $i "run") (memory (core memory $i "memory")) string-encoding={encoding}))
       (export "run" (func $run)))"""
 
 
@@ -124,7 +126,7 @@ TAKEN: list[tuple[str, Shape, int, bytes, str, Any]] = [
     ("tagged UTF-16", STRING, RESULT_AT, pair(RESULT_AT + 8, 2**31 | 1) + b"\x03\x26", "latin1+utf16", "\u2603"),
     ("a NaN of any kind", Shape("f32"), 0x7FA00001, b"", "utf8", float("nan")),
     ("a negative NaN", Shape("f64"), -1, b"", "utf8", float("nan")),
-    ("some of none", Shape("option", (), (Shape("option", (), (Shape("u8"),)),)), RESULT_AT, b"\1\0", "utf8", Some(None)),
+    ("some of none", OPTIONS, RESULT_AT, b"\1\0", "utf8", Some(None)),
 ]  # fmt: skip
 
 
@@ -168,8 +170,8 @@ def test_lists_that_overlap_can_not_make_more_than_so_many_bytes_of_a_memory() -
             call(instance, "run", count)
 
 
-WORDS = st.sampled_from([0, 1, 2, 3, RESULT_AT, RESULT_AT + 1, RESULT_AT + 4, RESULT_AT + 8, MEMORY - 8, MEMORY - 1, MEMORY,
-                         2**31, 2**31 + 2, 2**32 - 1])  # fmt: skip
+WORDS = st.sampled_from([0, 1, 2, 3, RESULT_AT, RESULT_AT + 1, RESULT_AT + 4, RESULT_AT + 8, MEMORY - 8, MEMORY - 1,
+                         MEMORY, 2**31, 2**31 + 2, 2**32 - 1])  # fmt: skip
 MEMORIES = st.lists(
     st.one_of(WORDS.map(lambda word: struct.pack("<I", word)), st.binary(min_size=4, max_size=4)), max_size=24
 )
@@ -199,7 +201,7 @@ def _by_wasmtime(text: str) -> Any:
         store.close()
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(_said())
 def test_random_memories_are_taken_for_what_wasmtime_takes_them_or_refused_as_there(text: str) -> None:
     found: list[Any] = []
@@ -207,6 +209,6 @@ def test_random_memories_are_taken_for_what_wasmtime_takes_them_or_refused_as_th
         try:
             found.append((True, lift(text)))
         except (GuestTrap, wasmtime.WasmtimeError) as error:
-            assert "failed in the host" not in str(error)
-            found.append((False, None))
+            found.append((False, "failed in the host" in str(error)))
     assert same(*found)
+    assert found[0] != (False, True)

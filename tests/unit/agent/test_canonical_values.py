@@ -85,7 +85,7 @@ def samples(draw: st.DrawFn) -> tuple[str, list[Any]]:
     )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(samples())
 def test_values_of_any_type_come_and_go_unchanged_and_as_wasmtime_passes_them(sample: tuple[str, list[Any]]) -> None:
     text, given = sample

@@ -136,8 +136,9 @@ class _Linker:
         check_options(self._layouts, lift.options, (*lift.type.params, *result), realloc=realloc, name="an export")
         if (realloc or signature.result_in_memory) and lift.options.memory is None:
             raise Unsupported("an export passes values without a memory")
-        if lift.function.instance == NONE:
-            raise Unsupported("an export is a host function")
+        used = (lift.function, lift.options.memory, lift.options.realloc, lift.options.post_return)
+        if lift.function.instance == NONE or any(item and item.instance in self._shimmed.unused for item in used):
+            raise Unsupported("an export is a host function, or a shim")
         if realloc:
             self._glue.allocators.append(self._slot(lift.options.realloc))
 

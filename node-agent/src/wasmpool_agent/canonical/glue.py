@@ -115,7 +115,8 @@ class _Writer:
             (7, vector(self._exports)),
             (10, vector([unsigned(len(body)) + body for _, body in self._functions])),
         )
-        return b"\0asm\x01\0\0\0" + b"".join(section(number, content) for number, content in sections)
+        named = section(0, string("name") + section(0, string("canonical ABI")))
+        return b"\0asm\x01\0\0\0" + b"".join(section(number, content) for number, content in sections) + named
 
     def _type(self, params: str, results: str) -> int:
         return self._types.setdefault((params, results), len(self._types))

@@ -122,6 +122,7 @@ class Instance:
         self._functions: dict[Item, int] = {}
         self._next_extern = program.items
         self._table = 0
+        self._borrowed = 0
         self._call: ComponentCall | None = None
         self._made = False
         self._over = False
@@ -139,7 +140,8 @@ class Instance:
         exported = self._program.exported(interface, function)
         if len(arguments) != exported.count:
             raise TypeError(f"{function} takes {exported.count} arguments, not {len(arguments)}")
-        return self._begin(self._calling(exported, arguments))
+        self._check_free()
+        return self._begin(self._calling(exported, self._lowered(exported, arguments)))
 
     def drop(self, resource: GuestResource) -> ComponentCall:
         """Ends a resource that the component has given to the host: its destructor runs."""
@@ -176,12 +178,15 @@ class Instance:
             self.state.waits_for = None
 
     def _begin(self, steps: Steps) -> ComponentCall:
+        self._check_free()
+        self._call = ComponentCall(self, steps)
+        return self._call
+
+    def _check_free(self) -> None:
         if self._over:
             raise RuntimeError("the instance has ended: nothing of it can be called any more")
         if self._call is not None:
             raise RuntimeError("the instance is in a call: it can't be entered again")
-        self._call = ComponentCall(self, steps)
-        return self._call
 
     def _instantiating(self, placement: Placement) -> Steps:
         cells, context = self._live(), self._context
@@ -210,14 +215,13 @@ class Instance:
             self._table = self._table or self._item(Item(self._program.glue, TABLES), TABLE)
             set_table(context, self._table, slot, function, cells)
 
-    def _calling(self, exported: Exported, arguments: tuple[object, ...]) -> Steps:
-        cells, context, state = self._live(), self._context, self.state
-        bound = self._contexts[exported.context] or self._make_context(exported.context)
+    def _lowered(self, exported: Exported, arguments: tuple[object, ...]) -> Context:
+        """With the arguments as core values, but for what needs memory of the guest."""
+        bound = self._contexts_of(exported.context)
         bound.enter()
         bound.flat = []
         bound.wanted.clear()
-        handles = bound.handles
-        borrowed = handles.borrowed
+        self._borrowed = bound.handles.borrowed
         if exported.in_memory is not None:
             size, alignment = exported.in_memory
             bound.flat.append(0)
@@ -225,6 +229,10 @@ class Instance:
         else:
             exported.lower(bound, arguments)
             turn(bound, 0)
+        return bound
+
+    def _calling(self, exported: Exported, bound: Context) -> Steps:
+        cells, context, state = self._live(), self._context, self.state
         if bound.wanted:
             first = state.wanted(bound)
             glue = self._function(Item(self._program.glue, exported.allocator))
@@ -245,7 +253,7 @@ class Instance:
             state.held[exported.component] = 1
             yield CoreCall(context, self._function(exported.post_return), results, values, 0, cells)
             state.held[exported.component] = 0
-        if handles.borrowed > borrowed:
+        if bound.handles.borrowed > self._borrowed:
             raise HostTrap("borrow handles still remain at the end of the call")
         return result
 
@@ -259,6 +267,10 @@ class Instance:
         if self._cells is None:
             raise RuntimeError("the instance is closed")
         return self._cells
+
+    def _contexts_of(self, number: int) -> Context:
+        there = number < len(self._contexts)
+        return (self._contexts[number] if there else None) or self._make_context(number)
 
     def _make_context(self, number: int) -> Context:
         while len(self._contexts) <= number:
