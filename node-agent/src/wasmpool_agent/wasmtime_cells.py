@@ -11,6 +11,7 @@ NB: what is in the cells belongs to one store. Wasmtime aborts the process where
 import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import c_bool, c_char_p, c_size_t, c_uint32, c_uint64, c_void_p
+from operator import attrgetter
 from struct import Struct
 from typing import Any, Final
 
@@ -40,6 +41,9 @@ _RAW_BYTES: Final = ctypes.sizeof(bindings.wasmtime_val_raw_t)
 _VALUE_KINDS: Final = {"I": 0, "Q": 1, "f": 2, "d": 3}
 _FUNCTION_REFERENCE: Final = 5
 FUNCTION, TABLE, MEMORY = 0, 2, 3
+_CELLS: Final[dict[str, Any]] = {
+    "I": c_uint32, "Q": c_uint64, "f": ctypes.c_float, "d": ctypes.c_double, "s": ctypes.c_int64,
+}  # fmt: skip
 _WIDTHS: Final = {"I": 4, "Q": 8, "f": 4, "d": 8}
 _WRITABLE: Final = 0x200  # Python's PyBUF_WRITE
 
@@ -76,9 +80,23 @@ def memory_view(context: int, memory: int, size: int) -> memoryview:
     return _view(_memory_data(context, memory) or 0, size, _WRITABLE) if size else memoryview(b"")
 
 
-def raw_values(kinds: str) -> Struct:
-    """Core values as a raw function finds them: "I", "Q", "f" and "d", as in `layout`."""
-    return Struct("<" + "".join(f"{kind}{_RAW_BYTES - _WIDTHS[kind]}x" for kind in kinds))
+def reader(kinds: str) -> Callable[[int], tuple[Any, ...]]:
+    """(address of the core values) -> the values: "I", "Q", "f" and "d", as in `layout`.
+
+    NB: attributes of a structure, for `string_at` and `unpack` take five times as long.
+    """
+    if not kinds:
+        return lambda _: ()
+    fields: list[tuple[str, Any]] = []
+    for number, kind in enumerate(kinds):
+        fields.append((f"value{number}", _CELLS[kind]))
+        fields.append((f"rest{number}", ctypes.c_uint8 * (_RAW_BYTES - _WIDTHS[kind])))
+    structure: Any = type("_Raw", (ctypes.Structure,), {"_pack_": 1, "_fields_": fields})
+    at: Callable[[int], Any] = structure.from_address
+    if len(kinds) == 1:
+        return lambda address: (at(address).value0,)
+    get: Callable[[Any], tuple[Any, ...]] = attrgetter(*(f"value{number}" for number in range(len(kinds))))
+    return lambda address: get(at(address))
 
 
 def value_type(kind: str) -> wasmtime.ValType:
@@ -248,13 +266,7 @@ class CoreCall:
             _delete(future)
 
 
-def write_result(kind: str) -> Callable[[int, Any], None]:
-    """(address of the core values, value): the result of a raw function."""
-    cell: Callable[[int], Any] = {"I": c_uint32, "Q": c_uint64, "f": ctypes.c_float, "d": ctypes.c_double}[
-        kind
-    ].from_address
-
-    def write(address: int, value: Any) -> None:
-        cell(address).value = value
-
-    return write
+def cell_of(kind: str) -> Callable[[int], Any]:
+    """(address of the core values) -> something whose `value` is the first of them: "s" for a signed i64."""
+    at: Callable[[int], Any] = _CELLS[kind].from_address
+    return at

@@ -4,7 +4,6 @@ Each begins with whom it is for: the instance whose call is being polled, `Runni
 """
 
 from collections.abc import Callable
-from ctypes import string_at
 from typing import Any, Final
 
 from wasmpool_agent.canonical.context import Context
@@ -16,13 +15,13 @@ from wasmpool_agent.canonical.lowering import Lowering, turn
 from wasmpool_agent.canonical.state import State, close
 from wasmpool_agent.wasi.p2.registry import Later
 from wasmpool_agent.wasmtime_async import HostTrap
-from wasmpool_agent.wasmtime_cells import RawFunction, raw_values, write_result
+from wasmpool_agent.wasmtime_cells import RawFunction, cell_of, reader
 from wasmpool_api.wasm.plans import NONE, Lower, Plan, ResourceCall
 
 Function = Callable[..., object]
-_word: Final = write_result("I")
-_answer: Final = write_result("Q")
-_NEVER: Final = 2**64
+_word: Final = cell_of("I")
+_answer: Final = cell_of("s")
+_HELD: Final = "the component must not call the host now: its realloc or post-return runs"
 
 
 class Running:
@@ -52,89 +51,104 @@ class Binding:
         self._layouts = layouts
         self._running = running
         self._contexts = contexts
-        self._lifting = Lifting(layouts, plan.resources)
+        self._lifting = Lifting(layouts, plan.resources, tracks=False)
+        # NB: nobody can tell whether something is lent, but a function that is given something else meanwhile.
+        self._tracked = Lifting(layouts, plan.resources)
         self._lowering = Lowering(layouts, plan.resources)
 
     def lower(self, lower: Lower, function: Function, *, waits: bool) -> RawFunction:
         """`waits`: called from the glue, which is told what next."""
+        params, result = lower.type.params, lower.type.result
         signature = self._layouts.signature(lower.type, lowered=True)
-        lift = self._lifted(lower, in_memory=signature.params_in_memory)
-        finish = self._finisher(lower)
-        values = raw_values(signature.params)
-        unpack, size = values.unpack, values.size
-        running = self._running
-        number = self._contexts(lower.options)
-        component = lower.options.component
-        last = len(signature.params) - 1
-        pointer_last = signature.result_in_memory
-        write = write_result(signature.results) if signature.results else None
+        tracks = all(any(self._layouts.holds(param, {kind}) for param in params) for kind in ("own", "borrow"))
+        points = any(self._layouts.points(param) for param in params)
+        in_memory = signature.result_in_memory
+        touches = points or in_memory or signature.params_in_memory
+        invoke = self._invoked(lower, function, tracks=tracks, in_memory=signature.params_in_memory)
+        store = self._stored(result) if in_memory else None
+        single = self._lowering.single(result) if signature.results else None
+        cell = cell_of(signature.results or "I")
+        read, last = reader(signature.params), len(signature.params) - 1
+        running, number, component = self._running, self._contexts(lower.options), lower.options.component
         key = function_key(lower)
 
-        def begin(address: int) -> tuple[State, Context, object, int]:
-            state = running.state
-            context = running.contexts[number] or running.make(number)
-            if state is None or state.held[component]:
-                raise HostTrap("the component must not call the host now: its realloc or post-return runs")
-            context.enter()
-            flat = unpack(string_at(address, size))
-            outcome = function(state.host, *lift(context, flat))
-            return state, context, outcome, flat[last] if pointer_last else 0
-
         def plain(address: int) -> None:
-            state, context, outcome, pointer = begin(address)
-            if isinstance(outcome, Later):
+            state = running.state
+            if state is None or state.held[component]:
+                raise HostTrap(_HELD)
+            context = running.contexts[number] or running.make(number)
+            if touches:
+                context.enter()
+            values = read(address)
+            outcome = invoke(state.host, context, values)
+            if outcome.__class__ is Later:
                 raise TypeError(f"{key} waits, and is not known to")
-            finish(state, context, pointer, outcome)
-            if write is not None:
-                write(address, state.value)
+            if tracks:
+                context.give_back()
+            if store is not None:
+                store(state, context, values[last], outcome)
+            elif single is not None:
+                cell(address).value = single(context, outcome)
 
         def waiting(address: int) -> None:
-            state, context, outcome, pointer = begin(address)
-            answer = state.settle(outcome, lambda result: finish(state, context, pointer, result))
-            _answer(address, answer % _NEVER)
+            state = running.state
+            if state is None or state.held[component]:
+                raise HostTrap(_HELD)
+            context = running.contexts[number] or running.make(number)
+            context.enter()
+            values = read(address)
+            outcome = invoke(state.host, context, values)
+            if store is not None and outcome.__class__ is not Later:
+                context.give_back()
+                _answer(address).value = store(state, context, values[last], outcome)
+                return
+
+            def finish(result: Any) -> int:
+                context.give_back()
+                if store is not None:
+                    return store(state, context, values[last], result)
+                if single is not None:
+                    state.value = single(context, result)
+                return DONE
+
+            _answer(address).value = state.settle(outcome, finish)
 
         return waiting if waits else plain
 
-    def _lifted(self, lower: Lower, *, in_memory: bool) -> Callable[[Context, tuple[Any, ...]], tuple[Any, ...]]:
+    def _invoked(
+        self, lower: Lower, function: Function, *, tracks: bool, in_memory: bool
+    ) -> Callable[[object, Context, tuple[Any, ...]], object]:
+        """(host, context, core values) -> what the function gives for the lifted arguments."""
         params = lower.type.params
-        if not in_memory:
-            return self._lifting.tuple_lifter(params)
-        load = self._lifting.record_loader(params)
-        size, alignment = self._layouts.record_size(params)
+        lifting = self._tracked if tracks else self._lifting
+        if in_memory:
+            load = lifting.record_loader(params)
+            size, alignment = self._layouts.record_size(params)
 
-        def lift(context: Context, flat: tuple[Any, ...]) -> tuple[Any, ...]:
-            context.memory.check(flat[0], size, alignment)
-            arguments: tuple[Any, ...] = load(context, flat[0])
-            return arguments
+            def loaded(host: object, context: Context, values: tuple[Any, ...]) -> object:
+                context.memory.check(values[0], size, alignment)
+                return function(host, *load(context, values[0]))
 
-        return lift
+            return loaded
+        lifters = lifting.lifters(params)
+        match len(lifters):
+            case 0:
+                return lambda host, _, __: function(host)
+            case 1:
+                (one,) = lifters
+                return lambda host, context, values: function(host, one(context, values))
+            case 2:
+                one, two = lifters
+                return lambda host, context, values: function(host, one(context, values), two(context, values))
+            case _:
+                return lambda host, context, values: function(host, *[lift(context, values) for lift in lifters])
 
-    def _finisher(self, lower: Lower) -> Callable[[State, Context, int, Any], int]:
+    def _stored(self, result: int) -> Callable[[State, Context, int, Any], int]:
         """(state, context, pointer to the result, result) -> what next."""
-        result = lower.type.result
-        if result == NONE:
-
-            def nothing(_state: State, context: Context, _pointer: int, _result: Any) -> int:
-                context.give_back()
-                return DONE
-
-            return nothing
-        if not self._layouts.signature(lower.type, lowered=True).result_in_memory:
-            low = self._lowering.lowerer(result)
-
-            def flat(state: State, context: Context, _pointer: int, value: Any) -> int:
-                context.give_back()
-                context.flat.clear()
-                low(context, value)
-                state.value = context.flat[0]
-                return DONE
-
-            return flat
         store = self._lowering.storer(result)
         size, alignment = self._layouts.size(result)
 
-        def in_memory(state: State, context: Context, pointer: int, value: Any) -> int:
-            context.give_back()
+        def stored(state: State, context: Context, pointer: int, value: Any) -> int:
             context.memory.check(pointer, size, alignment)
             store(context, pointer, value)
             if not context.wanted:
@@ -142,39 +156,33 @@ class Binding:
             turn(context, 0)
             return state.wanted(context)
 
-        return in_memory
+        return stored
 
     def resource(self, call: ResourceCall) -> RawFunction:
         """resource.new, .rep and .drop. A destructor of the guest's is the glue's to call: it gets the rep."""
         resource, component, running = call.resource, call.component, self._running
         defined = self._plan.resources[resource]
-        values = raw_values("I")
 
         def state_of() -> State:
             if running.state is None:
                 raise HostTrap("no instance is being polled")
             return running.state
 
-        def number_at(address: int) -> int:
-            number: int = values.unpack(string_at(address, values.size))[0]
-            return number
-
         def new(address: int) -> None:
-            _word(address, state_of().handles(component).add(resource, number_at(address)))
+            _word(address).value = state_of().handles(component).add(resource, _word(address).value)
 
         def rep(address: int) -> None:
-            _word(address, state_of().handles(component).get(resource, number_at(address)).value)
+            _word(address).value = state_of().handles(component).get(resource, _word(address).value).value
 
         def drop(address: int) -> None:
             state = state_of()
             if state.held[component]:
                 raise HostTrap("the component must not drop handles now: its realloc or post-return runs")
-            handle = state.handles(component).remove(resource, number_at(address))
+            handle = state.handles(component).remove(resource, _word(address).value)
             if defined.component == NONE:
                 if handle.owned:
                     close(handle.value)
             elif defined.destructor is not None:
-                destroyed: Any = handle.value if handle.owned else DONE
-                _answer(address, destroyed % _NEVER)
+                _answer(address).value = handle.value if handle.owned else DONE
 
         return {"new": new, "rep": rep, "drop": drop}[call.call]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import wasmtime
 
 from wasmpool_agent.canonical.arrangement import Exported, Making
-from wasmpool_agent.canonical.context import Context, Wanted
+from wasmpool_agent.canonical.context import Context
 from wasmpool_agent.canonical.glue import TABLE as TABLES
 from wasmpool_agent.canonical.linked import START
 from wasmpool_agent.canonical.lowering import turn
@@ -225,7 +225,7 @@ class Instance:
         if exported.in_memory is not None:
             size, alignment = exported.in_memory
             bound.flat.append(0)
-            bound.wanted.append(Wanted(~0, alignment, size, exported.lower, arguments))
+            bound.wanted.append((~0, alignment, size, exported.lower, arguments))
         else:
             exported.lower(bound, arguments)
             turn(bound, 0)

@@ -1,5 +1,6 @@
 """Where the parts of a value are: in memory, and among the values of a core function. Pure."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -124,7 +125,7 @@ class Layouts:
             return False
         return type_.kind in {"string", "list"} or any(self.points(item) for item in type_.items if item != NONE)
 
-    def holds(self, number: int, kinds: frozenset[str]) -> bool:
+    def holds(self, number: int, kinds: Set[str]) -> bool:
         """Whether there is such a type somewhere in it."""
         type_ = self.types[number]
         if type_.kind in kinds:

@@ -40,7 +40,8 @@ def _char(number: int) -> str:
 class Lifting:
     """Makes the closures for the types of one plan. `tracks`: whether what is borrowed is noted, see `Context.lent`."""
 
-    def __init__(self, layouts: Layouts, resources: tuple[Resource, ...]) -> None:
+    def __init__(self, layouts: Layouts, resources: tuple[Resource, ...], *, tracks: bool = True) -> None:
+        self._tracks = tracks
         self._layouts = layouts
         self._types = layouts.types
         self._resources = resources
@@ -160,6 +161,15 @@ class Lifting:
             case _:
                 return self._case_lifter(number, self._layouts.cases(type_), at)
 
+    def lifters(self, items: tuple[int, ...]) -> list[Lifter]:
+        """For several in a row."""
+        found: list[Lifter] = []
+        at = 0
+        for item in items:
+            found.append(self.lifter(item, at))
+            at += len(self._layouts.flat(item))
+        return found
+
     def tuple_lifter(self, items: tuple[int, ...], at: int = 0) -> Lifter:
         """For several in a row: a tuple."""
         lifters: list[Lifter] = []
@@ -206,13 +216,16 @@ class Lifting:
         def give(context: Context, number: int) -> Any:
             return context.handles.give(resource, number)
 
+        def look(context: Context, number: int) -> Any:
+            return context.handles.get(resource, number).value
+
         def lend(context: Context, number: int) -> Any:
             handle = context.handles.get(resource, number)
             handle.lends += 1
             context.lent.append(handle)
             return handle.value
 
-        take = give if own else lend
+        take = give if own else lend if self._tracks else look
         if not local:
             return take
         return lambda context, number: GuestResource(resource, take(context, number))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Any, Final, cast
 
-from wasmpool_agent.canonical.context import Context, Wanted
+from wasmpool_agent.canonical.context import Context
 from wasmpool_agent.canonical.layout import I32, NUMBERS, WIDTHS, Cases, Layouts, flags_width
 from wasmpool_agent.canonical.lifting import CASTS, canonical_float
 from wasmpool_agent.canonical.strings import encode
@@ -28,17 +28,18 @@ _PAIR: Final = Struct("<II").pack_into
 _FLAGS: Final = {1: "B", 2: "H", 4: "I"}
 
 
-def place(context: Context, wanted: Wanted, pointer: int) -> None:
+def place(context: Context, pointer: int) -> None:
     """The guest has given what was wanted. HostTrap where that is not memory of its own."""
+    at, alignment, size, fill, value = context.wanted.pop()
     memory = context.memory
     memory.refresh()
-    memory.check(pointer, wanted.size, wanted.alignment)
-    if wanted.place < 0:
-        context.flat[~wanted.place] = pointer
+    memory.check(pointer, size, alignment)
+    if at < 0:
+        context.flat[~at] = pointer
     else:
-        _WORD(memory.view, wanted.place, pointer)
+        _WORD(memory.view, at, pointer)
     before = len(context.wanted)
-    wanted.fill(context, pointer, wanted.value)
+    fill(context, pointer, value)
     turn(context, before)
 
 
@@ -146,7 +147,7 @@ class Lowering:
 
             def want_string(context: Context, at: int, value: Any) -> int:
                 data, alignment, units = encode(value, context.encoding)
-                context.wanted.append(Wanted(at, alignment, len(data), _fill_bytes, data))
+                context.wanted.append((at, alignment, len(data), _fill_bytes, data))
                 return units
 
             return want_string
@@ -156,7 +157,7 @@ class Lowering:
             def want_bytes(context: Context, at: int, value: Any) -> int:
                 if not isinstance(value, bytes):
                     value = bytes(memoryview(value))
-                context.wanted.append(Wanted(at, 1, len(value), _fill_bytes, value))
+                context.wanted.append((at, 1, len(value), _fill_bytes, value))
                 return len(value)
 
             return want_bytes
@@ -175,7 +176,7 @@ class Lowering:
             length = len(value)
             if length * size > MAX_LIST_BYTES:
                 raise ValueError(f"a list of {length * size} bytes: at most {MAX_LIST_BYTES} are allowed")
-            context.wanted.append(Wanted(at, alignment, length * size, fill, value))
+            context.wanted.append((at, alignment, length * size, fill, value))
             return length
 
         return want
@@ -218,6 +219,26 @@ class Lowering:
                 return self.tuple_lowerer(type_.items)
             case _:
                 return self._case_lowerer(number, self._layouts.cases(type_))
+
+    def single(self, number: int) -> Callable[[Context, Any], Any]:
+        """(context, value) -> the one core value that it is passed as."""
+        type_ = self._types[number]
+        if type_.kind in {"own", "borrow"}:
+            return self._handle(type_)
+        if type_.kind in {"f32", "f64"}:
+            return lambda _, value: canonical_float(value)
+        if type_.kind == "bool":
+            return lambda _, value: 1 if value else 0
+        if type_.kind[1:] in {"8", "16", "32", "64"}:
+            return _integer(type_.kind)
+        lower = self.lowerer(number)
+
+        def first(context: Context, value: Any) -> Any:
+            context.flat.clear()
+            lower(context, value)
+            return context.flat[0]
+
+        return first
 
     def tuple_lowerer(self, items: tuple[int, ...]) -> Lowerer:
         """For several, given as a sequence."""
@@ -303,6 +324,20 @@ def _checked(kind: str, value: int) -> int:
     if not least <= value < least + (1 << bits):
         raise ValueError(f"{value} is no {kind}")
     return value
+
+
+def _integer(kind: str) -> Callable[[Context, Any], int]:
+    bits = WIDTHS[NUMBERS[kind]] * 8
+    least = -(1 << (bits - 1)) if kind.startswith("s") else 0
+    limit, mask = least + (1 << bits), (1 << (64 if bits == 64 else 32)) - 1
+
+    def convert(_: Context, value: Any) -> int:
+        if not least <= value < limit:
+            raise ValueError(f"{value} is no {kind}")
+        core: int = value & mask
+        return core
+
+    return convert
 
 
 def _flags(type_: Type) -> Callable[[Any], int]:

@@ -1,9 +1,8 @@
 """A component that is loaded: compiled, linked, its types made into closures. One for many instances."""
 
 from collections.abc import Callable, Mapping, Sequence
-from ctypes import string_at
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import wasmtime
@@ -24,15 +23,14 @@ from wasmpool_agent.wasmtime_cells import (
     RawFunction,
     RawFunctions,
     Values,
-    raw_values,
-    write_result,
+    cell_of,
 )
 from wasmpool_api.wasm.plans import NONE, Lift, Lower, Options
 
 MAX_IDLE_CELLS: Final = 8
 """Kept for the next instances."""
-_WORD: Final = raw_values("I")
-_write_answer: Final = write_result("Q")
+_word: Final = cell_of("I")
+_answer: Final = cell_of("s")
 
 
 class Program:
@@ -126,7 +124,7 @@ class Program:
             if name == NEXT:
                 label, made = "realloc", self._next
             elif name.startswith(VALUE):
-                label, made = "result", partial(self._value, write_result(results))
+                label, made = "result", partial(self._value, cell_of(results))
             else:
                 host = self.plan.hosts[int(name)]
                 if isinstance(host, Lower):
@@ -146,14 +144,13 @@ class Program:
         state = self.running.state
         if state is None:
             raise HostTrap("no instance is being polled")
-        (pointer,) = _WORD.unpack(string_at(address, _WORD.size))
-        _write_answer(address, state.next(pointer) % 2**64)
+        _answer(address).value = state.next(_word(address).value)
 
-    def _value(self, write: Callable[[int, object], None], address: int) -> None:
+    def _value(self, cell: Callable[[int], Any], address: int) -> None:
         state = self.running.state
         if state is None:
             raise HostTrap("no instance is being polled")
-        write(address, state.value)
+        cell(address).value = state.value
 
     def _plan_making(self, linked: Linked, hosts: dict[str, int]) -> tuple[Making, ...]:
         glue = self._functions.link(self._modules[0], [(MODULE, name, number) for name, number in hosts.items()])

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from wasmpool_agent.canonical.context import Context
-from wasmpool_agent.canonical.glue import DONE, WAIT, request
+from wasmpool_agent.canonical.glue import DONE, WAIT
 from wasmpool_agent.canonical.handles import Handles
 from wasmpool_agent.canonical.lowering import place
 from wasmpool_agent.canonical.memory import Memory, NoMemory
@@ -72,10 +72,10 @@ class State:
     def wanted(self, context: Context) -> int:
         """What the glue has to do for what is being lowered."""
         if context.wanted:
-            first = context.wanted[-1]
+            _, alignment, size, _, _ = context.wanted[-1]
             self.lowering = context
             self.held[context.component] = 1
-            return request(first.alignment, first.size)
+            return alignment << 32 | size  # see `request`
         self.lowering = None
         self.held[context.component] = 0
         return DONE
@@ -93,7 +93,7 @@ class State:
         context = self.lowering
         if context is None or not context.wanted:
             raise HostTrap("nothing is wanted")
-        place(context, context.wanted.pop(), pointer)
+        place(context, pointer)
         return self.wanted(context)
 
     def close(self) -> None:
