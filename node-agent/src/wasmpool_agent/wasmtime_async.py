@@ -15,6 +15,7 @@ import ctypes
 import re
 from collections.abc import Callable
 from ctypes import c_bool, c_char_p, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from dataclasses import dataclass
 from struct import Struct, calcsize
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -143,6 +144,17 @@ class Wait(Protocol):
     def arm(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Has `wake` called once, on this thread, when `ready` may have become true. Returns what calls that off."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """What a component's host function returns whose guest waits.
+
+    `then` gives the result once `wait` is ready, or another Later.
+    """
+
+    wait: Wait
+    then: Callable[[], object]
 
 
 class HostFunctions(Generic[GuestT]):

@@ -17,8 +17,7 @@ import wasmtime
 from tests.allocation import open_pool
 from tests.unit.agent.canonical_harness import REALLOC, Text, World, call, ticking, to_its_end
 from wasmpool_agent.canonical import Program, Unsupported, compile_component
-from wasmpool_agent.wasi.p2.registry import Later
-from wasmpool_agent.wasmtime_async import GuestTrap, HostTrap
+from wasmpool_agent.wasmtime_async import GuestTrap, HostTrap, Later
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,7 @@ from wasmpool_agent.canonical.lifting import Lifting
 from wasmpool_agent.canonical.linked import function_key
 from wasmpool_agent.canonical.lowering import Lowering, turn
 from wasmpool_agent.canonical.state import State, close
-from wasmpool_agent.wasi.p2.registry import Later
-from wasmpool_agent.wasmtime_async import HostTrap
+from wasmpool_agent.wasmtime_async import HostTrap, Later
 from wasmpool_agent.wasmtime_cells import RawFunction, cell_of, reader
 from wasmpool_api.wasm.plans import NONE, Lower, Plan, ResourceCall
 

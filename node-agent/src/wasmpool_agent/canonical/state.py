@@ -8,8 +8,7 @@ from wasmpool_agent.canonical.glue import DONE, WAIT
 from wasmpool_agent.canonical.handles import Handles
 from wasmpool_agent.canonical.lowering import place
 from wasmpool_agent.canonical.memory import Memory, NoMemory
-from wasmpool_agent.wasi.p2.registry import Later
-from wasmpool_agent.wasmtime_async import HostTrap, Wait
+from wasmpool_agent.wasmtime_async import HostTrap, Later, Wait
 from wasmpool_agent.wasmtime_cells import set_epoch_deadline
 from wasmpool_api.wasm.plans import Item, Options
 

@@ -1,10 +1,11 @@
 """The functions that components may import, by interface and name without a version: "wasi:io/poll#poll"."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from wasmpool_agent.wasmtime_async import Wait
+from wasmpool_agent.wasmtime_async import Later
+
+__all__ = ["FUNCTIONS", "MAY_WAIT", "Function", "Later", "err", "function", "ok"]
 
 Function = Callable[..., object]
 """(host, *lifted arguments) -> the lifted result, or Later. Raises HostTrap to end the guest."""
@@ -13,14 +14,6 @@ MAY_WAIT: Final[set[str]] = set()
 """Names of functions that may return Later."""
 
 _F = TypeVar("_F", bound=Function)
-
-
-@dataclass(frozen=True, slots=True)
-class Later:
-    """The guest waits. `then` gives the result once `wait` is ready, or another Later."""
-
-    wait: Wait
-    then: Callable[[], object]
 
 
 def function(name: str, *, may_wait: bool = False) -> Callable[[_F], _F]:
