@@ -16,12 +16,19 @@ from demo.standalone import guest_output
 
 BUILD_LOG: Final = ROOT / ".out" / "demo" / "build.log"
 POOL_HUGE_PAGES: Final = 16
-_SLOTS_OF_TICKER: Final = 3
+_SLOTS_RESERVED: Final = 5
+"""Three of ticker, two of web."""
 _WANTED_CONDITIONS: Final = (
     ("hello", "Finished", "True"),
     ("mandelbrot", "Finished", "True"),
     ("ticker", "Ready", "True"),
     ("too-big", "Admitted", "False"),
+    ("web", "Ready", "True"),
+)
+_AGENT: Final = "wasmpool-small-agent"
+_ADDRESS: Final = "kubectl get service web -o jsonpath={.spec.clusterIP}"
+_ASK: Final = (
+    'import sys, urllib.request; print(urllib.request.urlopen(f"http://{sys.argv[1]}/from/the/demo").read().decode())'
 )
 _AGENTS: Final = "-l wasmpool.dev/pool=small"
 _SELECT_POOL: Final = "-l wasmpool.dev/pool=small --tail=-1"
@@ -126,13 +133,13 @@ def use(console: Console, *, own: bool) -> None:
         )
     _wait_for(
         "ipool/small to hold no slot for workloads that have finished",
-        lambda: _status(console, "ipool/small").get("slots", {}).get("reserved") == _SLOTS_OF_TICKER,
+        lambda: _status(console, "ipool/small").get("slots", {}).get("reserved") == _SLOTS_RESERVED,
     )
     _check_statuses(console)
 
     console.shell("kubectl get ipool,ipnode,wasm -A")
     console.checked(
-        "hello finished twice, mandelbrot once, ticker runs three times, too-big was refused and holds no slot"
+        "hello finished twice, mandelbrot once, ticker runs three times, web answers, too-big was refused and holds no slot"
     )
 
     console.say("\nWhat the guests printed is in the agent's log, a line each, as JSON with the workload's name:")
@@ -140,6 +147,9 @@ def use(console: Console, *, own: bool) -> None:
     _expect(out.count("hello, wasmpool, from a slot") == 2, "hello's greeting twice in the log", out)
     out = console.shell(guest_output("mandelbrot", f"kubectl logs {_SELECT_POOL}"))
     _expect("####" in out and len(out.splitlines()) >= 21, "mandelbrot's picture in the log", out)
+    console.say("web answers requests behind a Service; here the agent itself asks it, for it is a pod like any other:")
+    out = console.shell(f"kubectl exec ds/{_AGENT} -- python -c '{_ASK}' $({_ADDRESS})")
+    _expect("hello from a slot: /from/the/demo" in out, "web's answer", out)
     console.say("Why does too-big not run?")
     out = console.shell(
         'kubectl get wasm too-big -o jsonpath=\'{.status.conditions[?(@.type=="Admitted")].message}{"\\n"}\''

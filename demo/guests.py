@@ -49,6 +49,8 @@ GUESTS: Final = (
     Guest("ticker"),
     Guest("too-big", link=("-Wl,--initial-memory=33554432",)),
 )
+WEB: Final = EXAMPLES / "guests" / "web"
+"""The guest that answers requests: a component."""
 GO_GUEST: Final = EXAMPLES / "guests" / "wordcount"
 
 
@@ -104,7 +106,18 @@ def build_c_guests(directory: Path) -> dict[str, bytes]:
         target = directory / guest.file_name
         build_c_guest(guest, target)
         modules[guest.file_name] = target.read_bytes()
+    modules["web.wasm"] = _build_web(directory / "web.wasm")
     return modules
+
+
+def _build_web(target: Path) -> bytes:
+    # Imported here, for wasmtime is not there before .venv is.
+    from demo.components import ComponentBuildError, build_component  # noqa: PLC0415
+
+    try:
+        return build_component(WEB / "web.c", WEB / "world.wat", target)
+    except ComponentBuildError as error:
+        raise GuestBuildError(str(error)) from error
 
 
 def config_map(modules: Mapping[str, bytes]) -> str:

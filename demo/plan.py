@@ -52,7 +52,7 @@ This is what `make demo CLUSTER=existing` does to the cluster of the context {co
   helm        installs charts/wasmpool as release `wasmpool` into namespace `wasmpool-system`: three CRDs, cluster
               roles, admission policies, one operator pod. The images wasmpool.dev/operator:dev and
               wasmpool.dev/agent:dev must be on the nodes: docs/quickstart.md has the commands for kind and minikube
-  examples    applies examples/ to namespace `default`: one InstancePool, four WasmWorkloads, one ConfigMap
+  examples    applies examples/ to namespace `default`: one InstancePool, five WasmWorkloads, one ConfigMap
   every node  gets one agent pod with 32 MiB of huge pages: it needs 16 free pages of 2 MiB
   here        .venv in this checkout; nothing else
 """

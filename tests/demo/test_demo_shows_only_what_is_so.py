@@ -79,6 +79,7 @@ def _kubectl(tmp_path: Path, statuses: dict[str, dict[str, Any]], logs: str) -> 
         f"cd {tmp_path}\n"
         'case "$*" in\n'
         "logs*) cat logs ;;\n"
+        "exec*) echo hello from a slot: /from/the/demo ;;\n"
         f"*jsonpath*) echo {json.dumps(refusal)} ;;\n"
         '"get wasm/"*|"get ipool/"*) cat "${2/\\//_}" ;;\n'
         "esac\n"
@@ -103,7 +104,8 @@ def _truth() -> dict[str, dict[str, Any]]:
         "wasm/mandelbrot": {"conditions": [_condition("Finished", "True")]},
         "wasm/ticker": {"conditions": [_condition("Ready", "True")]},
         "wasm/too-big": {"conditions": [_condition("Admitted", "False", refusal)], "instances": {"reserved": 0}},
-        "ipool/small": {"slots": {"allocatable": 16, "reserved": 3, "free": 13}},
+        "wasm/web": {"conditions": [_condition("Ready", "True")]},
+        "ipool/small": {"slots": {"allocatable": 16, "reserved": 5, "free": 11}},
     }
 
 
@@ -125,7 +127,7 @@ def test_second_act_shows_the_refusal_and_the_guests_output_when_all_is_so(tmp_p
     ("name", "status", "complaint"),
     [
         ("wasm/hello", {"instances": {"succeeded": 1}}, "hello to have succeeded twice"),
-        ("ipool/small", {"slots": {"allocatable": 16, "reserved": 3, "free": 16}}, "free = allocatable - reserved"),
+        ("ipool/small", {"slots": {"allocatable": 16, "reserved": 5, "free": 16}}, "free = allocatable - reserved"),
         ("wasm/too-big", {"instances": {"reserved": 1}}, "too-big to hold no slot"),
     ],
 )

@@ -84,7 +84,7 @@ def test_every_workload_of_the_examples_names_a_guest_and_a_pool_that_are_there(
 
 
 @pytest.mark.parametrize(
-    ("guest", "admitted"), [("hello", True), ("mandelbrot", True), ("ticker", True), ("too-big", False)]
+    ("guest", "admitted"), [("hello", True), ("mandelbrot", True), ("ticker", True), ("too-big", False), ("web", True)]
 )
 def test_guests_of_the_examples_are_judged_as_the_examples_say(guest: str, admitted: bool) -> None:
     pool = decode(InstancePool, yaml.safe_load((ROOT / "examples" / "pool.yaml").read_text()))

@@ -21,6 +21,7 @@ def test_api_server_takes_the_examples_as_they_are(api_server: Running) -> None:
         "wasmworkload.wasmpool.dev/mandelbrot",
         "wasmworkload.wasmpool.dev/ticker",
         "wasmworkload.wasmpool.dev/too-big",
+        "wasmworkload.wasmpool.dev/web",
     ]
     standalone = ROOT / "examples" / "standalone" / "pool.yaml"
     api_server.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", standalone)

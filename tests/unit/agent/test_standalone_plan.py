@@ -1,7 +1,8 @@
 """One node without an operator: what is assigned, given manifests and the node's status.
 
 Covers: inspection before reservation; ports, and who answers while a revision goes; the pinned revision; indexes dealt
-out and never twice; waiting and never; pools and namespaces that do not fit; and, over any order of ends, that every index runs and the slots are never overdrawn.
+out and never twice; waiting and never; pools and namespaces that do not fit; and, over any order of ends, that every
+index runs and the slots are never overdrawn.
 """
 
 from hypothesis import given, settings

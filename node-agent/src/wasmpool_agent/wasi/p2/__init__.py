@@ -12,6 +12,7 @@ import wasmpool_agent.wasi.p2.cli
 import wasmpool_agent.wasi.p2.clocks
 import wasmpool_agent.wasi.p2.filesystem
 import wasmpool_agent.wasi.p2.http_fields
+import wasmpool_agent.wasi.p2.http_outgoing
 import wasmpool_agent.wasi.p2.http_types
 import wasmpool_agent.wasi.p2.io
 import wasmpool_agent.wasi.p2.random

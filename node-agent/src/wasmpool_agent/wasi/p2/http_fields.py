@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from wasmpool_agent.http.body import Field
-from wasmpool_agent.http.exchange import FORBIDDEN
+from wasmpool_agent.http.head import FORBIDDEN
 from wasmpool_agent.wasi.p2.host import Host
 from wasmpool_agent.wasi.p2.registry import err, function, ok
 from wasmpool_agent.wasmtime_async import HostTrap
