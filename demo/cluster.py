@@ -25,7 +25,7 @@ _WANTED_CONDITIONS: Final = (
     ("too-big", "Admitted", "False"),
     ("web", "Ready", "True"),
 )
-_AGENT: Final = "wasmpool-small-agent"
+_AGENT: Final = "wasmpool-small"
 _ADDRESS: Final = "kubectl get service web -o jsonpath={.spec.clusterIP}"
 _ASK: Final = (
     'import sys, urllib.request; print(urllib.request.urlopen(f"http://{sys.argv[1]}/from/the/demo").read().decode())'
@@ -139,7 +139,8 @@ def use(console: Console, *, own: bool) -> None:
 
     console.shell("kubectl get ipool,ipnode,wasm -A")
     console.checked(
-        "hello finished twice, mandelbrot once, ticker runs three times, web answers, too-big was refused and holds no slot"
+        "hello finished twice, mandelbrot once, ticker runs three times, web is ready, "
+        "too-big was refused and holds no slot"
     )
 
     console.say("\nWhat the guests printed is in the agent's log, a line each, as JSON with the workload's name:")
