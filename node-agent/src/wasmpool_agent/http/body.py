@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from wasmpool_agent.wasi.p2.streams import Signal, StreamClosed, StreamFailed
+from wasmpool_agent.wasi.signals import Signal, StreamClosed, StreamFailed
 from wasmpool_agent.wasmtime_async import Wait
 
 HIGH_BYTES: Final = 128 * 1024
@@ -16,29 +16,40 @@ ROOM_BYTES: Final = 64 * 1024
 Field = tuple[str, bytes]
 
 
-class Incoming:
-    """A request's body, as it comes. `want` and `enough` start and stop the client.
+class Source(Protocol):
+    """Where a body comes from."""
 
-    `trailers` are whole once `ended` is True.
+    def want(self) -> None:
+        """Some of what has come was read: there is room again."""
+        ...
+
+    def enough(self) -> None:
+        """Too much has come that nobody has read yet."""
+        ...
+
+    def wanted(self) -> None:
+        """Somebody waits for more than has come."""
+        ...
+
+
+class Incoming:
+    """A body as it comes. Invariant: what is kept is more than HIGH_BYTES only by what came before `enough` was heard.
+
+    `trailers` are whole once `ended` is True; `failure` says why it never will be.
     """
 
-    __slots__ = ("_begun", "_enough", "_paused", "_pieces", "_size", "_want", "changed", "ended", "failure", "trailers")
+    __slots__ = ("_at", "_paused", "_pieces", "_size", "_source", "changed", "ended", "failure", "trailers")
 
-    def __init__(self, want: Callable[[], None], enough: Callable[[], None], begun: Callable[[], None]) -> None:
-        """`begun` is called when somebody first wants some of it."""
+    def __init__(self, source: Source) -> None:
+        self._source = source
         self._pieces: deque[bytes] = deque()
+        self._at = 0  # bytes of the first piece that were read
         self._size = 0
         self._paused = False
-        self._want, self._enough, self._begun = want, enough, begun
         self.ended = False
         self.failure = ""
         self.trailers: list[Field] = []
-        self.changed = Signal(lambda: bool(self._pieces or self.ended or self.failure))
-
-    @property
-    def size(self) -> int:
-        """Bytes that have come and not been read."""
-        return self._size
+        self.changed = Signal(self._changed)
 
     def feed(self, data: bytes) -> None:
         """More of it has come."""
@@ -46,7 +57,7 @@ class Incoming:
         self._size += len(data)
         if self._size > HIGH_BYTES and not self._paused:
             self._paused = True
-            self._enough()
+            self._source.enough()
         self.changed.set()
 
     def end(self) -> None:
@@ -62,40 +73,52 @@ class Incoming:
 
     def read(self, limit: int) -> bytes | None:
         """See InputStream."""
-        self._begun()
         if not self._pieces:
             if self.failure:
                 raise StreamFailed(self.failure)
-            return None if self.ended else b""
-        piece = self._pieces.popleft()
-        if len(piece) > limit:
-            self._pieces.appendleft(piece[limit:])
-            piece = piece[:limit]
+            if self.ended:
+                return None
+            self._source.wanted()
+            return b""
+        piece, at = self._pieces[0], self._at
+        if len(piece) - at > limit:
+            self._at = at + limit
+            piece = piece[at : at + limit]
+        else:
+            self._pieces.popleft()
+            self._at = 0
+            piece = piece[at:]
         self._size -= len(piece)
-        if self._paused and self._size < LOW_BYTES:
-            self._paused = False
-            self._want()
+        self._look()
         return piece
 
     def readiness(self) -> Wait | None:
         """See Pollable."""
-        self._begun()
-        return None if self.changed.ready() else self.changed
+        if self._changed():
+            return None
+        self._source.wanted()
+        return self.changed
 
     def discard(self) -> int:
-        """Forgets what has come; gives how much that was."""
-        size, self._size = self._size, 0
+        """Forgets what has come and was not read; gives how much that was."""
+        size, self._size, self._at = self._size, 0, 0
         self._pieces.clear()
-        if self._paused:
-            self._paused = False
-            self._want()
+        self._look()
         return size
+
+    def _look(self) -> None:
+        if self._paused and self._size < LOW_BYTES:
+            self._paused = False
+            self._source.want()
+
+    def _changed(self) -> bool:
+        return bool(self._pieces or self.ended or self.failure)
 
 
 class Sink(Protocol):
     """Where an answer's bytes go: the connection."""
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | bytearray) -> None:
         """To the client."""
         ...
 
@@ -103,12 +126,12 @@ class Sink(Protocol):
         """Once the guest's slice is over."""
         ...
 
-    def ended(self) -> None:
-        """The answer is whole."""
+    def ended(self, answer: "Outgoing") -> None:
+        """It is whole."""
         ...
 
-    def broken(self) -> None:
-        """The answer can't be made whole any more."""
+    def broken(self, answer: "Outgoing") -> None:
+        """It can't be made whole any more."""
         ...
 
 
@@ -119,61 +142,60 @@ MakeHead = Callable[[int | None, bool], tuple[bytes, bool]]
 class Outgoing:
     """An answer's body. Before it is opened, so much of it is kept that there is room for.
 
-    `declared`: what its content-length says, once it is open.
+    `declared`: what its content-length says, once it is open. `written`: bytes so far. `begun`: the head is out.
     """
 
     __slots__ = (
-        "_chunked", "_due", "_full", "_head", "_none", "_open", "_pieces", "_sink", "_size", "_trailers", "_written",
-        "changed", "closed", "declared", "finished",
+        "_chunked", "_due", "_full", "_head", "_kept", "_none", "_open", "_sink", "_trailers",
+        "begun", "changed", "closed", "declared", "finished", "written",
     )  # fmt: skip
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._pieces: list[bytes] = []
-        self._size = self._written = 0
+        self._kept = bytearray()
         self._head: MakeHead | None = None
         self._open = self._chunked = self._none = self._due = self._full = False
         self._trailers: tuple[Field, ...] = ()
         self.declared: int | None = None
+        self.written = 0
+        self.begun = False
         self.finished = False
         self.closed = False
-        self.changed = Signal(lambda: self.closed or not self._waits())
+        self.changed = Signal(self._changed)
 
     def open(self, head: MakeHead, declared: int | None, *, none: bool) -> None:
         """The head is known. `none`: the client is sent no body, whatever is written."""
         self._head, self.declared, self._none, self._open = head, declared, none, True
         if self.finished:
             self._complete()
-        elif self._size:
+        elif self._kept:
             self._push_soon()
 
     def check_write(self) -> int:
         """See OutputStream."""
         if self.closed or self.finished:
             raise StreamClosed
-        return 0 if self._waits() else ROOM_BYTES - self._size
+        return 0 if self._waits() else ROOM_BYTES - len(self._kept)
 
     def write(self, data: bytes) -> None:
         """See OutputStream. StreamFailed for more than was declared."""
         if self.closed or self.finished:
             raise StreamClosed
-        self._written += len(data)
-        if self.declared is not None and self._written > self.declared:
+        self.written += len(data)
+        if self.declared is not None and self.written > self.declared and not self._none:
             raise StreamFailed(f"more than the {self.declared} bytes of content-length are written")
-        if data:
-            self._pieces.append(bytes(data))
-            self._size += len(data)
-        if self._size >= GATHER_BYTES and self._open:
+        self._kept += data
+        if len(self._kept) >= GATHER_BYTES and self._open:
             self._push()
 
     def flush(self) -> None:
-        """See OutputStream."""
-        if self._size and self._open:
+        """See OutputStream. Sends the head, too."""
+        if self._open and not self.closed and not self.finished:
             self._push_soon()
 
     def readiness(self) -> Wait | None:
         """See Pollable."""
-        return self.changed if self._waits() and not self.closed else None
+        return None if self._changed() else self.changed
 
     def finish(self, trailers: Iterable[Field] = ()) -> bool:
         """It is whole. False where it is not as long as was declared: then the answer is broken."""
@@ -181,7 +203,7 @@ class Outgoing:
             self.finished, self._trailers = True, tuple(trailers)
             if self._open:
                 return self._complete()
-        return not self.closed
+        return True
 
     def full(self, *, is_full: bool) -> None:
         """Whether the client takes nothing now."""
@@ -190,22 +212,23 @@ class Outgoing:
             self.changed.set()
 
     def close(self) -> None:
-        """The client is gone."""
+        """Nobody takes it any more. Idempotent."""
         self.closed = True
-        self._pieces.clear()
+        self._kept.clear()
         self.changed.set()
 
     def _complete(self) -> bool:
-        if self.declared is not None and self._written != self.declared and not self._none:
-            self._sink.broken()
+        if self.declared is not None and self.written != self.declared and not self._none:
+            self.closed = True
+            self._sink.broken(self)
             return False
-        data = self._begin(None if self._trailers else self._size) + self._take()
+        data = self._begin(None if self._trailers else len(self._kept)) + self._take()
         if self._chunked:
             fields = b"".join(b"%s: %s\r\n" % (name.encode(), value) for name, value in self._trailers)
-            data += b"0\r\n" + fields + b"\r\n"
+            data += b"0\r\n%s\r\n" % fields
         if data:
             self._sink.send(data)
-        self._sink.ended()
+        self._sink.ended(self)
         return True
 
     def _push(self) -> None:
@@ -225,19 +248,24 @@ class Outgoing:
             self.changed.set()
 
     def _waits(self) -> bool:
-        return self._full or self._size >= ROOM_BYTES
+        return self._full or len(self._kept) >= ROOM_BYTES
+
+    def _changed(self) -> bool:
+        return self.closed or not self._waits()
 
     def _begin(self, length: int | None) -> bytes:
         """The head, the first time. `length`: where the whole body is there already."""
         if self._head is None:
             return b""
-        head, self._head = self._head, None
+        head, self._head, self.begun = self._head, None, True
         data, self._chunked = head(self.declared if self.declared is not None else length, bool(self._trailers))
         return data
 
-    def _take(self) -> bytes:
-        pieces, self._pieces, size, self._size = self._pieces, [], self._size, 0
-        if self._none or not size:
+    def _take(self) -> bytes | bytearray:
+        kept = self._kept
+        if not kept:
             return b""
-        data = b"".join(pieces)
-        return b"%x\r\n%s\r\n" % (size, data) if self._chunked else data
+        self._kept = bytearray()
+        if self._none:
+            return b""
+        return b"".join((b"%x\r\n" % len(kept), kept, b"\r\n")) if self._chunked else kept

@@ -1,24 +1,36 @@
 """One client: its requests in order, its timeouts, and the end.
 
-What is never let through: two lengths, a length and chunks, chunks that are none, folded headers, bare line ends,
-codings that nobody knows. llhttp refuses these, and nothing behind it parses again.
+A client that has sent its last byte is taken for gone, as by most servers: nothing tells it from one that has left, and
+a guest should not go on for nobody.
 """
 
 import asyncio
+import socket
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
 import httptools
 
-from wasmpool_agent.http.body import Field, Incoming
-from wasmpool_agent.http.exchange import FORBIDDEN, Exchange
+from wasmpool_agent.http.body import Field, Incoming, Outgoing
+from wasmpool_agent.http.deadline import Deadline
+from wasmpool_agent.http.exchange import Exchange
+from wasmpool_agent.http.head import NOT_IN_TRAILERS, Refused, request_head
 from wasmpool_agent.http.limits import Limits
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HIGH_WATER_BYTES: Final = 64 * 1024
+_READ_BYTES: Final = 64 * 1024
+_STEP_BYTES: Final = 8 * 1024
+"""Parsed at once: so few that a flood of requests is noticed before it is parsed."""
 _PIPELINED_MOST: Final = 64
 """Requests that have come before the first of them is answered; then no more is read."""
+_FRAMING_MOST: Final = 16
+"""Bytes around each byte of a body in chunks."""
+_LOOK_SECONDS: Final = 0.5
+"""How often a client of which nothing is read is looked after."""
+_TCP_ESTABLISHED: Final = 1
 
 
 class Site(Protocol):
@@ -39,8 +51,22 @@ class Site(Protocol):
         ...
 
 
-class Connection(asyncio.Protocol):
-    """Invariant: the first of `_exchanges` is being answered, the others wait for it; the last one is being read."""
+class _Scratch(threading.local):
+    """What sockets are read into, and parsed from before the next one is. A thread has one loop."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(_READ_BYTES))
+
+
+_scratch: Final = _Scratch()
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Invariants: the first of `_exchanges` is being answered, the others wait for it; the last one may still be read.
+
+    `_reading`: whose body comes; it stays so when the answer is whole before the request is. `_last`: no request is
+    parsed any more. `_held`: read, and not parsed yet; nothing more is read meanwhile.
+    """
 
     def __init__(self, site: Site, loop: asyncio.AbstractEventLoop) -> None:
         self._site = site
@@ -51,157 +77,129 @@ class Connection(asyncio.Protocol):
         self._exchanges: deque[Exchange] = deque()
         self._reading: Exchange | None = None
         self._target = b""
-        self._headers: list[Field] = []
-        self._head_size = self._body_size = 0
-        self._in_head = self._expects = self._unread = False
-        self._full = self._closing = self._ended = False
-        self._due = 0.0
-        self._due_what: Callable[[], None] = self._too_long_idle
-        self._timer: asyncio.TimerHandle | None = None
+        self._fields: list[Field] = []
+        self._head_size = self._body_size = self._fed = 0
+        self._in_head = self._full = self._paused = self._last = self._closing = False
+        self._held: memoryview | None = None
+        self._read_due = Deadline(loop, self._too_long)
+        self._write_due: Deadline | None = None
+        self._looks: asyncio.TimerHandle | None = None
+        self._read_due.set(self._limits.head_seconds)
 
     # ---------------------------------------------------------------------------------------- from the transport
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio.Protocol."""
+        """See asyncio.BaseProtocol."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what a stream socket has
         self._transport = transport
         transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
         self._site.opened(self)
-        self._in(self._limits.head_seconds, self._too_long_head)
 
-    def connection_lost(self, error: Exception | None) -> None:
-        """See asyncio.Protocol."""
-        del error
-        self._closing = self._ended = True
-        self._transport = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for exchange in list(self._exchanges):
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.BaseProtocol."""
+        del exc
+        self._last = self._closing = True
+        self._transport = self._held = None
+        self._read_due.close()
+        if self._write_due is not None:
+            self._write_due.close()
+        self._look_no_more()
+        exchanges, self._exchanges = self._exchanges, deque()
+        for exchange in exchanges:
             exchange.client_gone()
-        self._exchanges.clear()
+            _done(exchange)
+        self._reading = None
         self._site.closed(self)
 
-    def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
-        if self._closing:
-            return
-        if self._reading is None or self._in_head:
-            if not self._head_size:
-                self._in(self._limits.head_seconds, self._too_long_head)
-            self._head_size += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # Another protocol was offered, and is not taken up: what follows is no request.
-            if self._exchanges:
-                self._exchanges[-1].close_after()
-            self._stop_reading()
-            return
-        except (httptools.HttpParserError, _RefusedError) as error:
-            status, text = (error.status, str(error)) if isinstance(error, _RefusedError) else (400, f"{error}")
-            self._refuse(status, text)
-            return
-        # What is left of the data belongs to a body, or to a head of which so much is known to be there.
-        if self._in_head or self._reading is None:
-            if self._head_size > self._limits.head_bytes and (self._in_head or not self._exchanges):
-                self._refuse(431, f"the request's head has more than {self._limits.head_bytes} bytes")
-        elif self._reading is not None:
-            self._wait_for_body()
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """See asyncio.BufferedProtocol."""
+        del sizehint
+        return _scratch.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See asyncio.BufferedProtocol."""
+        if not self._last:
+            self._parse(_scratch.view[:nbytes])
+        elif not self._closing:
+            self._enough()  # nothing is wanted any more, but the answers are
 
     def eof_received(self) -> bool:
-        """See asyncio.Protocol. Who has sent everything may still read."""
-        self._ended = True
-        if self._reading is not None:
-            self._reading.body.fail("the client's request ended too soon")
-            self._reading.close_after()
+        """See asyncio.BufferedProtocol."""
+        self._last = True
         if self._exchanges:
-            self._exchanges[-1].close_after()
-        return bool(self._exchanges)
+            self._abort()
+        else:
+            self._finish()
+        return False
 
     def pause_writing(self) -> None:
-        """See asyncio.Protocol."""
+        """See asyncio.BaseProtocol."""
         self._full = True
         if self._exchanges:
             self._exchanges[0].answer.full(is_full=True)
-        self._in(self._limits.write_seconds, self._too_long_write)
+        if self._write_due is None:
+            self._write_due = Deadline(self._loop, self._abort)
+        self._write_due.set(self._limits.write_seconds)
 
     def resume_writing(self) -> None:
-        """See asyncio.Protocol."""
+        """See asyncio.BaseProtocol."""
         self._full = False
-        self._never()
+        if self._write_due is not None:
+            self._write_due.clear()
         if self._exchanges:
             self._exchanges[0].answer.full(is_full=False)
 
     # ---------------------------------------------------------------------------------------- from the parser
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._in_head, self._expects = True, False
-        self._target, self._headers = b"", []
+        self._in_head = True
+        self._target, self._fields = b"", []
+        self._head_size = self._body_size = self._fed = 0
+        self._read_due.set(self._limits.head_seconds)
 
     def on_url(self, url: bytes) -> None:
         """A piece of its target."""
         self._target += url
-        if len(self._target) > self._limits.head_bytes:
-            raise _RefusedError(414, f"the request's target has more than {self._limits.head_bytes} bytes")
+        if len(self._target) > self._limits.target_bytes:
+            raise Refused(414, f"the request's target has more than {self._limits.target_bytes} bytes")
+        self._head_size += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer."""
-        if len(self._headers) >= self._limits.headers:
-            raise _RefusedError(431, f"the request has more than {self._limits.headers} headers")
-        self._headers.append((name.lower().decode("latin-1"), value))
+        self._head_size += len(name) + len(value) + 4
+        if self._head_size > self._limits.head_bytes or len(self._fields) >= self._limits.headers:
+            raise self._too_large()
+        self._fields.append((name.lower().decode("latin-1"), value))
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        self._in_head, self._head_size, self._body_size = False, 0, 0
-        self._never()
-        method = self._parser.get_method().decode("ascii")
-        version = self._parser.get_http_version()
-        body = Incoming(self._want, self._enough, self._wanted)
-        exchange = Exchange(self, body)
-        target = self._target.decode("latin-1")
-        authority: str | None = None
-        fields: list[Field] = []
-        for name, value in self._headers:
-            if name == "host":
-                if authority is not None:
-                    raise _RefusedError(400, "the request has more than one host header")
-                authority = value.decode("latin-1")
-            elif name == "expect":
-                if value.lower() != b"100-continue":
-                    raise _RefusedError(417, "the only expectation that is known is 100-continue")
-                self._expects = True
-            elif name not in FORBIDDEN:
-                fields.append((name, value))
-        if authority is None and version == "1.1":
-            raise _RefusedError(400, "the request has no host header")
-        if method == "CONNECT":
-            raise _RefusedError(405, "CONNECT is for proxies")
-        if target.startswith(("http://", "https://")):  # as to a proxy
-            rest = target.partition("://")[2]
-            authority, slash, path = rest.partition("/")
-            target = slash + path or "/"
-        elif not target.startswith("/") and target != "*":
-            raise _RefusedError(400, "the request's target is neither a path nor a URL")
-        close = not self._parser.should_keep_alive()
-        exchange.begin(method=method, target=target, http10=version == "1.0", close=close)
-        exchange.authority, exchange.headers = authority, fields
-        self._headers = []
+        self._in_head = False
+        self._read_due.clear()
+        parser = self._parser
+        method, version = parser.get_method().decode("ascii"), parser.get_http_version()
+        fields, self._fields, self._head_size = self._fields, [], 0
+        head = request_head(version, method, self._target, fields, self._limits)
+        exchange = Exchange(self, Incoming(self))
+        exchange.begin(method, head, http10=version == "1.0", close=not parser.should_keep_alive())
         self._reading = exchange
         self._exchanges.append(exchange)
+        if head.length == 0:
+            exchange.body.ended = True
         if len(self._exchanges) == 1:
-            self._begin(exchange)
-        elif len(self._exchanges) >= _PIPELINED_MOST:
-            self._enough()
-            self._unread = True
+            self._site.handle(exchange)
 
     def on_body(self, data: bytes) -> None:
         """A piece of its body."""
         self._body_size += len(data)
+        if self._body_size > self._limits.body_bytes:
+            raise Refused(413, f"the request's body has more than {self._limits.body_bytes} bytes")
         exchange = self._reading
         if exchange is None:
             return
-        if self._body_size > self._limits.body_bytes:
-            raise _RefusedError(413, f"the request's body has more than {self._limits.body_bytes} bytes")
+        if exchange.answer.finished:  # nobody reads it any more
+            if self._body_size > self._limits.discard_bytes:
+                self._finish()
+            return
+        self._read_due.clear()
         exchange.body.feed(data)
 
     def on_message_complete(self) -> None:
@@ -209,15 +207,16 @@ class Connection(asyncio.Protocol):
         exchange, self._reading = self._reading, None
         if exchange is None:
             return
-        exchange.body.trailers = [(name, value) for name, value in self._headers if name not in FORBIDDEN]
-        self._headers = []
-        exchange.body.end()
-        if exchange not in self._exchanges:  # answered before it was read
-            self._never()
+        if self._fields:
+            exchange.body.trailers = [it for it in self._fields if it[0] not in NOT_IN_TRAILERS]
+        if not exchange.body.ended:
+            exchange.body.end()
+        self._read_due.clear()
+        if not self._exchanges or self._exchanges[-1] is not exchange:  # answered before it was read
             self._next()
 
     # ---------------------------------------------------------------------------------------- from the exchange
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | bytearray) -> None:
         """See Sink."""
         if self._transport is not None:
             self._transport.write(data)
@@ -226,162 +225,227 @@ class Connection(asyncio.Protocol):
         """See Sink."""
         self._loop.call_soon(what)
 
-    def ended(self) -> None:
-        """See Sink: the first exchange has its answer."""
-        exchange = self._exchanges.popleft()
-        if exchange.done is not None:
-            exchange.done()
-        if exchange.closes or self._ended:
-            self._finish()
-        elif exchange.body.ended:
-            self._next()
-        elif exchange.body.discard() + self._body_size > self._limits.discard_bytes or self._expects:
-            # The rest of the request is not worth reading.
-            self._finish()
-        else:
-            self._in(self._limits.body_seconds, self._too_long_idle)
-            self._want()
-
-    def broken(self) -> None:
+    def ended(self, answer: Outgoing) -> None:
         """See Sink."""
-        transport = self._transport
-        if self._exchanges:
+        if not self._exchanges or self._exchanges[0].answer is not answer:
+            return
+        exchange = self._exchanges.popleft()
+        _done(exchange)
+        if exchange.closes:
+            self._finish()
+        elif exchange is not self._reading or exchange.body.ended:
+            self._next()
+        elif exchange.expects or self._body_size > self._limits.discard_bytes:
+            self._finish()  # the rest of the request is not worth reading, or will never come
+        else:
+            exchange.body.discard()
+            self._read_due.set(self._limits.body_seconds)
+
+    def broken(self, answer: Outgoing) -> None:
+        """See Sink."""
+        if self._exchanges and self._exchanges[0].answer is answer:
             exchange = self._exchanges.popleft()
-            if exchange.done is not None:
-                exchange.done()
-        self._closing = True
-        if transport is not None:
-            transport.abort()
+            exchange.body.fail("the answer was broken off")
+            _done(exchange)
+            self._abort()
 
     def close(self) -> None:
-        """No more requests; the one that is being answered is."""
+        """No more requests; those that have come are answered."""
+        self._last = True
         if self._exchanges:
             self._exchanges[-1].close_after()
-            self._stop_reading()
-        else:
+        elif not self._closing:
             self._finish()
 
     @property
     def idle(self) -> bool:
         """Whether nothing is being answered, or read."""
-        return not self._exchanges and not self._in_head
+        return not self._exchanges and not self._in_head and self._reading is None
+
+    # ---------------------------------------------------------------------------------------- from the body
+    def want(self) -> None:
+        """See Source."""
+        self._look_no_more()
+        if self._paused and len(self._exchanges) < _PIPELINED_MOST:
+            self._paused = False
+            if self._held is not None:
+                self._loop.call_soon(self._go_on)
+            elif self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def enough(self) -> None:
+        """See Source."""
+        if not self._paused:
+            self._paused = True
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.pause_reading()
+            if self._looks is None:
+                self._looks = self._loop.call_later(_LOOK_SECONDS, self._look)
+
+    _enough = enough
+
+    def wanted(self) -> None:
+        """See Source: of the one exchange that is being answered, if its body is not whole."""
+        exchange = self._reading
+        if exchange is None or exchange is not self._exchanges[0]:
+            return
+        if exchange.expects:
+            exchange.expects = False
+            if not exchange.answer.begun:
+                self.send(_CONTINUE)
+        self._read_due.set(self._limits.body_seconds)
 
     # ---------------------------------------------------------------------------------------- inside
-    def _begin(self, exchange: Exchange) -> None:
+    def _parse(self, data: memoryview) -> None:
+        for at in range(0, len(data), _STEP_BYTES):
+            if len(self._exchanges) >= _PIPELINED_MOST:
+                self._held = memoryview(bytes(data[at:]))
+                self.enough()
+                return
+            step = data[at : at + _STEP_BYTES]
+            self._fed += len(step)
+            try:
+                self._parser.feed_data(step)
+            except httptools.HttpParserUpgrade:
+                # Another protocol was offered, and is not taken up: what follows is no request.
+                self.close()
+            except httptools.HttpParserError as error:
+                cause = error.__context__
+                self._refuse(cause if isinstance(cause, Refused) else Refused(400, str(error)))
+            else:
+                self._look_at_size()
+            if self._last:
+                return
+
+    def _look_at_size(self) -> None:
+        """Of what the parser has not given us yet, or never will."""
+        limit = self._limits.head_bytes
+        if self._in_head or self._reading is None:
+            if self._fed > limit + _STEP_BYTES and (self._in_head or not self._exchanges):
+                self._refuse(self._too_large())
+        elif self._fed - self._body_size > 2 * limit + 2 * _STEP_BYTES + _FRAMING_MOST * self._body_size:
+            self._refuse(Refused(400, "the request's body is mostly framing"))
+
+    def _go_on(self) -> None:
+        held, self._held = self._held, None
+        if held is None or self._last:
+            return
+        self._parse(held)
+        if self._held is None and not self._paused and self._transport is not None:
+            self._transport.resume_reading()
+
+    def _next(self) -> None:
+        if self._exchanges:
+            # NB: not from inside of the answer before it: a client with many requests would be as many calls deep.
+            self._loop.call_soon(self._begin_next)
+        elif self._last:
+            self._finish()
+        elif not self._in_head:
+            self._read_due.set(self._limits.idle_seconds)
+        if self._held is not None and len(self._exchanges) < _PIPELINED_MOST // 2:
+            self.want()
+
+    def _begin_next(self) -> None:
+        if not self._exchanges or self._closing:
+            return
+        exchange = self._exchanges[0]
+        if exchange.refusal is not None:
+            exchange.plain(*exchange.refusal)
+            return
         if self._full:
             exchange.answer.full(is_full=True)
         self._site.handle(exchange)
 
-    def _next(self) -> None:
-        if self._unread and len(self._exchanges) < _PIPELINED_MOST // 2:
-            self._unread = False
-            self._want()
-        if self._exchanges:
-            # NB: not from inside of the answer before it: a client with many requests would be as many calls deep.
-            self._loop.call_soon(self._begin_next)
-        elif not self._in_head:
-            self._in(self._limits.idle_seconds, self._too_long_idle)
-
-    def _begin_next(self) -> None:
-        if self._exchanges and not self._closing:
-            self._begin(self._exchanges[0])
-
-    def _refuse(self, status: int, text: str) -> None:
-        """What came can't be taken, and nothing after it can be understood."""
-        self._stop_reading()
-        if self._exchanges and (self._reading is None or self._exchanges[0] is not self._reading):
-            self._exchanges[-1].close_after()  # those before it have their answers
-            if self._reading is not None and self._reading in self._exchanges:
-                self._exchanges.remove(self._reading)
-            return
-        exchange = self._exchanges.popleft() if self._exchanges else None
-        self._closing = True
-        if exchange is not None:
-            responded = exchange.responded
-            exchange.client_gone()
-            if responded:
-                self.broken()
+    def _refuse(self, refused: Refused) -> None:
+        """What came can't be taken, and nothing after it is understood. What came before it has its answers."""
+        self._last, self._in_head, self._held = True, False, None
+        self._read_due.clear()
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            if not self._exchanges or self._exchanges[-1] is not reading:  # answered already
+                self._finish()
                 return
-        answer = Exchange(self, Incoming(_nothing, _nothing, _nothing))
+            if reading is self._exchanges[0] and reading.answer.begun:
+                self._abort()
+                return
+            self._exchanges.pop()
+            reading.client_gone()
+            _done(reading)
+        answer = Exchange(self, Incoming(self))
+        answer.refusal = refused.status, str(refused)
         answer.close_after()
-        self._exchanges.appendleft(answer)
-        answer.plain(status, text)
+        self._exchanges.append(answer)
+        if len(self._exchanges) == 1:
+            answer.plain(*answer.refusal)
 
-    def _stop_reading(self) -> None:
-        self._ended = True
-        self._enough()
+    def _too_large(self) -> Refused:
+        limits = self._limits
+        return Refused(
+            431, f"the request's headers have more than {limits.head_bytes} bytes, or are more than {limits.headers}"
+        )
 
     def _finish(self) -> None:
+        """All is said. A client that still sends is heard for a while, or it would lose what it was sent last."""
+        transport = self._transport
+        if self._closing or transport is None:
+            return
+        unread = self._reading is not None or self._last
+        self._last = self._closing = True
+        self._held = None
+        self._look_no_more()
+        if unread and not transport.is_closing() and transport.can_write_eof():
+            transport.write_eof()
+            if self._paused:
+                self._paused = False
+                transport.resume_reading()
+            self._read_due.set(self._limits.linger_seconds)
+        else:
+            transport.close()
+            self._read_due.set(self._limits.write_seconds)
+
+    def _abort(self) -> None:
         self._closing = True
-        self._never()
         if self._transport is not None:
-            self._transport.close()
+            self._transport.abort()
 
-    def _want(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def _enough(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
-
-    def _wanted(self) -> None:
-        """Somebody waits for the body."""
-        if self._expects:
-            self._expects = False
-            self.send(_CONTINUE)
-        self._wait_for_body()
-
-    def _wait_for_body(self) -> None:
-        if self._reading is not None and not self._full:
-            self._in(self._limits.body_seconds, self._too_long_body)
-
-    # ---------------------------------------------------------------------------------------- timeouts
-    def _in(self, seconds: float, what: Callable[[], None]) -> None:
-        """One at a time. The timer is set anew only when it fires, for most of them are called off."""
-        self._due, self._due_what = self._loop.time() + seconds, what
-        if self._timer is None:
-            self._timer = self._loop.call_at(self._due, self._fire)
-        elif self._timer.when() > self._due:
-            self._timer.cancel()
-            self._timer = self._loop.call_at(self._due, self._fire)
-
-    def _never(self) -> None:
-        self._due = 0.0
-
-    def _fire(self) -> None:
-        self._timer = None
-        if not self._due or self._transport is None:
-            return
-        if self._loop.time() < self._due:
-            self._timer = self._loop.call_at(self._due, self._fire)
-            return
-        self._due_what()
-
-    def _too_long_head(self) -> None:
-        if self._in_head:
-            self._refuse(408, f"the request's head did not come within {self._limits.head_seconds:g} s")
+    # ---------------------------------------------------------------------------------------- time
+    def _too_long(self) -> None:
+        if self._closing:
+            self._abort()
+        elif self._in_head:
+            if self._paused:
+                self._read_due.set(self._limits.head_seconds)  # it is we who do not read
+            else:
+                self._refuse(Refused(408, f"the request's head did not come within {self._limits.head_seconds:g} s"))
+        elif self._reading is not None:
+            self._refuse(Refused(408, f"no more of the body came within {self._limits.body_seconds:g} s"))
         elif not self._exchanges:
             self._finish()
 
-    def _too_long_idle(self) -> None:
-        if not self._exchanges:
-            self._finish()
+    def _look(self) -> None:
+        """Whether the client is there: what is not read from does not tell."""
+        self._looks = None
+        transport = self._transport
+        if not self._paused or transport is None:
+            return
+        if _has_left(transport.get_extra_info("socket")):
+            self._abort()
+        else:
+            self._looks = self._loop.call_later(_LOOK_SECONDS, self._look)
 
-    def _too_long_body(self) -> None:
-        if self._reading is not None:
-            self._refuse(408, f"no more of the body came within {self._limits.body_seconds:g} s")
-
-    def _too_long_write(self) -> None:
-        if self._full and self._transport is not None:
-            self._transport.abort()
-
-
-class _RefusedError(Exception):
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
+    def _look_no_more(self) -> None:
+        if self._looks is not None:
+            self._looks.cancel()
+            self._looks = None
 
 
-def _nothing() -> None:
-    return None
+def _has_left(client: socket.socket) -> bool:
+    if client.family not in {socket.AF_INET, socket.AF_INET6}:
+        return False
+    return client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_ESTABLISHED
+
+
+def _done(exchange: Exchange) -> None:
+    done, exchange.done = exchange.done, None
+    if done is not None:
+        done()

@@ -24,7 +24,7 @@ Named = tuple[str, str | None]
 class _Nowhere:
     """Takes bytes that go nowhere."""
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | bytearray) -> None:
         """See Sink."""
 
     def soon(self, what: Callable[[], None]) -> None:

@@ -4,18 +4,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from wasmpool_agent.wasi.signals import Signal, StreamClosed, StreamFailed
 from wasmpool_agent.wasmtime_async import Wait
+
+__all__ = [
+    "READ_MOST_BYTES",
+    "WRITE_MOST_BYTES",
+    "Always",
+    "AnyOf",
+    "InputStream",
+    "IoError",
+    "NoInput",
+    "OutputStream",
+    "Pollable",
+    "Signal",
+    "StreamClosed",
+    "StreamFailed",
+]
 
 READ_MOST_BYTES: Final = 64 * 1024
 WRITE_MOST_BYTES: Final = 64 * 1024
-
-
-class StreamClosed(Exception):  # noqa: N818 - it says what happened
-    """Nobody takes, or gives, anything here any more."""
-
-
-class StreamFailed(Exception):  # noqa: N818 - it says what happened
-    """The last operation failed; the message says why."""
 
 
 class Pollable(Protocol):
@@ -100,34 +108,4 @@ class AnyOf:
             wake()
 
         calls_off.extend(wait.arm(wake_once) for wait in self._waits)
-        return call_off
-
-
-class Signal:
-    """A wait for something that happens once or again: whoever makes it happen calls `set`."""
-
-    __slots__ = ("_is_ready", "_wakes")
-
-    def __init__(self, is_ready: Callable[[], bool]) -> None:
-        self._is_ready = is_ready
-        self._wakes: list[Callable[[], None]] = []
-
-    def set(self) -> None:
-        """It may be ready now."""
-        wakes, self._wakes = self._wakes, []
-        for wake in wakes:
-            wake()
-
-    def ready(self) -> bool:
-        """See Wait."""
-        return self._is_ready()
-
-    def arm(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """See Wait."""
-        self._wakes.append(wake)
-
-        def call_off() -> None:
-            if wake in self._wakes:
-                self._wakes.remove(wake)
-
         return call_off
