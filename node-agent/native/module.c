@@ -53,6 +53,8 @@ static PyMethodDef functions[] = {
      PyDoc_STR("create_slot_table(slots, seed): the descriptor of a table whose slots are all free and clean")},
     {"wipe_stats", read_wipe_stats, METH_NOARGS,
      PyDoc_STR("wipe_stats(): (wipes, bytes, nanoseconds, buckets) of this process; bucket i: under 2**i us")},
+    {"fetch_externs", (PyCFunction)(void (*)(void))fetch_externs, METH_FASTCALL,
+     PyDoc_STR("fetch_externs(export_get, context, instances, externs, wanted): how many were found before one was not")},
     {NULL, NULL, 0, NULL},
 };
 

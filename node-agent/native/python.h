@@ -22,6 +22,9 @@ typedef struct {
 
 extern struct PyModuleDef native_module;
 
+/* fetch_externs(export_get, context, instances, externs, wanted): see _native.pyi. */
+PyObject *fetch_externs(PyObject *module, PyObject *const *args, Py_ssize_t given);
+
 /* NULL with an exception set: ValueError once the object is closed. */
 struct mapping *region_of(PyObject *object);
 struct slot_table *slot_table_of(PyObject *object);

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import wasmtime
 
+from wasmpool_agent import _native
 from wasmpool_agent.wasmtime_async import (
     HostTrap,
     address_of,
@@ -70,6 +71,10 @@ _delete = slow("wasmtime_call_future_delete", None, c_void_p)
 _view: Callable[[int, int, int], memoryview] = ctypes.PYFUNCTYPE(ctypes.py_object, c_void_p, c_size_t, ctypes.c_int)(
     ("PyMemoryView_FromMemory", ctypes.pythonapi)
 )
+
+_EXPORT_GET_ADDRESS: Final = ctypes.cast(_export_get, c_void_p).value or 0
+_HEADER: Final = Struct("<III")
+_WANTED: Final = Struct("<III")
 
 RawFunction = Callable[[int], None]
 """(address of the core values): parameters are read there and the result is written there."""
@@ -184,6 +189,22 @@ def fetch(context: int, instance: int, name: bytes, extern: int) -> bool:
     """Puts an export into the extern at that address; False where there is none."""
     found: bool = _export_get(context, instance, name, len(name), extern)
     return found
+
+
+def wanted(items: Sequence[tuple[int, str]]) -> bytes:
+    """For `fetch_all`: exports by core instance (which of the cells') and name."""
+    names = [name.encode() for _, name in items]
+    entries: list[bytes] = [_HEADER.pack(len(items), INSTANCE_BYTES, EXTERN_BYTES)]
+    at = 0
+    for (instance, _), name in zip(items, names, strict=True):
+        entries.append(_WANTED.pack(instance, at, len(name)))
+        at += len(name)
+    return b"".join((*entries, *names))
+
+
+def fetch_all(context: int, instances: int, externs: int, items: bytes) -> int:
+    """Puts exports into externs, in a row from that address; how many were found before one was not."""
+    return _native.fetch_externs(_EXPORT_GET_ADDRESS, context, instances, externs, items)
 
 
 def kind_of(extern: int) -> int:

@@ -11,14 +11,15 @@ from wasmpool_api.wasm.plans import Item
 class Making:
     """How one core instance is made. `module`: the address of a module, or with `linked` of a linked one.
 
-    `fetches`: (instance, name, offset of the extern in the cells) for each import. `slots`: (slot of the glue's table,
-    name of the export that belongs there).
+    `imports`: so many externs, which `wanted` says, at offset `externs` of those in the cells. `slots`: (slot of the
+    glue's table, name of the export that belongs there).
     """
 
     number: int
     module: int
     linked: bool
-    fetches: tuple[tuple[int, bytes, int], ...]
+    imports: int
+    wanted: bytes
     externs: int
     slots: tuple[tuple[int, bytes], ...]
 

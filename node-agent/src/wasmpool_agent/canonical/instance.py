@@ -26,6 +26,7 @@ from wasmpool_agent.wasmtime_cells import (
     Values,
     begin_yielding,
     fetch,
+    fetch_all,
     instantiate,
     instantiate_linked,
     kind_of,
@@ -205,11 +206,10 @@ class Instance:
         if making.linked:
             instantiate_linked(context, making.module, target, cells)
         else:
-            externs = cells.externs
-            for instance, name, offset in making.fetches:
-                if not fetch(context, base + instance * INSTANCE_BYTES, name, externs + offset):
-                    raise HostTrap(f"a core instance does not export {name.decode()}")
-            instantiate(context, making.module, externs + making.externs, len(making.fetches), target, cells)
+            externs = cells.externs + making.externs
+            if fetch_all(context, base, externs, making.wanted) != making.imports:
+                raise HostTrap("a core instance does not export what another imports from it")
+            instantiate(context, making.module, externs, making.imports, target, cells)
         for slot, name in making.slots:
             function = self._item(Item(making.number, name.decode()), FUNCTION)
             self._table = self._table or self._item(Item(self._program.glue, TABLES), TABLE)

@@ -24,6 +24,7 @@ from wasmpool_agent.wasmtime_cells import (
     RawFunctions,
     Values,
     cell_of,
+    wanted,
 )
 from wasmpool_api.wasm.plans import NONE, Lift, Lower, Options
 
@@ -155,28 +156,28 @@ class Program:
     def _plan_making(self, linked: Linked, hosts: dict[str, int]) -> tuple[Making, ...]:
         glue = self._functions.link(self._modules[0], [(MODULE, name, number) for name, number in hosts.items()])
         self._linked.append(glue)
-        found = [Making(self.glue, address_of(glue.ptr()), True, (), 0, ())]
+        found = [Making(self.glue, address_of(glue.ptr()), True, 0, b"", 0, ())]
         plain = frozenset(linked.plain)
         for step in linked.steps:
             slots = tuple((slot, name.encode()) for slot, name in step.slots)
             module = self._modules[step.part]
             if all(item.instance == NONE and item.host in plain for item in step.imports):
-                wanted = [
+                names = [
                     (*name, hosts[str(item.host)])
                     for name, item in zip(linked.names[step.part], step.imports, strict=True)
                 ]
-                pre = self._functions.link(module, wanted)
+                pre = self._functions.link(module, names)
                 self._linked.append(pre)
-                found.append(Making(step.number, address_of(pre.ptr()), True, (), 0, slots))
+                found.append(Making(step.number, address_of(pre.ptr()), True, 0, b"", 0, slots))
                 continue
-            fetches: list[tuple[int, bytes, int]] = []
-            begin = self.externs
-            for item in step.imports:
-                where = (self.glue, str(item.host)) if item.instance == NONE else (item.instance, item.name)
-                fetches.append((where[0], where[1].encode(), self.externs * EXTERN_BYTES))
-                self.externs += 1
+            begin, count = self.externs, len(step.imports)
+            self.externs += count
+            items = [
+                (self.glue, str(item.host)) if item.instance == NONE else (item.instance, item.name)
+                for item in step.imports
+            ]
             address = address_of(module.ptr())
-            found.append(Making(step.number, address, False, tuple(fetches), begin * EXTERN_BYTES, slots))
+            found.append(Making(step.number, address, False, count, wanted(items), begin * EXTERN_BYTES, slots))
         return tuple(found)
 
     def _export(self, lift: Lift) -> Exported:
