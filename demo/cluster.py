@@ -149,7 +149,7 @@ def use(console: Console, *, own: bool) -> None:
     out = console.shell(guest_output("mandelbrot", f"kubectl logs {_SELECT_POOL}"))
     _expect("####" in out and len(out.splitlines()) >= 21, "mandelbrot's picture in the log", out)
     console.say("web answers requests behind a Service; here the agent itself asks it, for it is a pod like any other:")
-    out = console.shell(f"kubectl exec ds/{_AGENT} -- python -c '{_ASK}' $({_ADDRESS})")
+    out = console.shell(f"kubectl exec ds/{_AGENT} -- python3 -c '{_ASK}' $({_ADDRESS})")
     _expect("hello from a slot: /from/the/demo" in out, "web's answer", out)
     console.say("Why does too-big not run?")
     out = console.shell(
