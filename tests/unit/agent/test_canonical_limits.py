@@ -64,7 +64,7 @@ def says(shape: Shape, core: int | float, memory: bytes = b"", encoding: str = "
         (data (i32.const {RESULT_AT}) "{data}")
         (func (export "run") (result {kind}) ({said})))
       (core instance $i (instantiate $m))
-      (func $run (result $t) 
+      (func $run (result $t)
         (canon lift (core func $i "run") (memory (core memory $i "memory")) string-encoding={encoding}))
       (export "run" (func $run)))"""
 
