@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -51,7 +51,7 @@ def manifests(
             "http": {"portRange": f"{FIRST_PORT}-{FIRST_PORT + count - 1}"},
         },
     }
-    workloads = [
+    workloads: list[dict[str, Any]] = [
         {
             "apiVersion": "wasmpool.dev/v1alpha1",
             "kind": "WasmWorkload",

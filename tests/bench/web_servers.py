@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -75,7 +75,7 @@ def agent(directory: Path, guest: Path, *, backing: str, address_space: str, mem
             "http": {"portRange": f"{port}-{port}", "queueTimeout": "10s"},
         },
     }
-    workload = {
+    workload: dict[str, Any] = {
         "apiVersion": "wasmpool.dev/v1alpha1",
         "kind": "WasmWorkload",
         "metadata": {"name": "echo", "namespace": "default"},

@@ -146,7 +146,8 @@ def test_what_nobody_goes_on_with_is_removed_in_the_end(downloads: Path) -> None
     for name, content in names.items():
         (downloads / f"{name}.part").write_bytes(content)
     now = (downloads / "new.part").stat().st_mtime
-    os.utime(downloads / "old.part", (now - 2 * STALE_SECONDS,) * 2)
+    old = now - 2 * STALE_SECONDS
+    os.utime(downloads / "old.part", (old, old))
     remove_stale(downloads, now)
     assert [path.name for path in downloads.iterdir()] == ["new.part"]
 

@@ -8,16 +8,21 @@
 The values are those of `canonical`; both hosts of components use the same functions.
 """
 
-import wasmpool_agent.wasi.p2.cli
-import wasmpool_agent.wasi.p2.clocks
-import wasmpool_agent.wasi.p2.filesystem
-import wasmpool_agent.wasi.p2.http_fields
-import wasmpool_agent.wasi.p2.http_outgoing
-import wasmpool_agent.wasi.p2.http_types
-import wasmpool_agent.wasi.p2.io
-import wasmpool_agent.wasi.p2.random
-import wasmpool_agent.wasi.p2.sockets  # noqa: F401 - registers its functions
+from wasmpool_agent.wasi.p2 import (
+    cli,
+    clocks,
+    filesystem,
+    http_fields,
+    http_outgoing,
+    http_types,
+    io,
+    random,
+    sockets,
+)
 from wasmpool_agent.wasi.p2.host import Host
 from wasmpool_agent.wasi.p2.registry import FUNCTIONS, Function, Later
 
-__all__ = ["FUNCTIONS", "Function", "Host", "Later"]
+INTERFACES = (cli, clocks, filesystem, http_fields, http_outgoing, http_types, io, random, sockets)
+"""Whose functions are registered when they are imported."""
+
+__all__ = ["FUNCTIONS", "INTERFACES", "Function", "Host", "Later"]

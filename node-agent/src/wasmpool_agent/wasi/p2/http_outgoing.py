@@ -30,10 +30,10 @@ class _Nowhere:
     def soon(self, what: Callable[[], None]) -> None:
         """See Sink."""
 
-    def ended(self, *_: object) -> None:
+    def ended(self, answer: Outgoing) -> None:
         """See Sink."""
 
-    def broken(self, *_: object) -> None:
+    def broken(self, answer: Outgoing) -> None:
         """See Sink."""
 
 

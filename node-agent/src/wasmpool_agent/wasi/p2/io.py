@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from wasmpool_agent.wasi.p2.host import Host
 from wasmpool_agent.wasi.p2.registry import Later, err, function, ok
@@ -16,12 +16,14 @@ from wasmpool_agent.wasi.p2.streams import (
     StreamClosed,
     StreamFailed,
 )
-from wasmpool_agent.wasmtime_async import HostTrap
+from wasmpool_agent.wasmtime_async import HostTrap, Wait
 
 POLLABLES_MOST: Final = 4096
 BLOCKING_WRITE_MOST: Final = 4096
 """Of one blocking-write-and-flush, as WIT says."""
-_CLOSED: Final = (False, ("closed", None))
+Result = tuple[bool, Any]
+"""As WIT has it, lifted."""
+_CLOSED: Final[Result] = (False, ("closed", None))
 _IN: Final = "wasi:io/streams#[method]input-stream."
 _OUT: Final = "wasi:io/streams#[method]output-stream."
 
@@ -55,7 +57,7 @@ def poll(host: Host, pollables: Sequence[Pollable]) -> object:
 
 
 @function(_IN + "read")
-def read(_: Host, stream: InputStream, length: int) -> object:
+def read(_: Host, stream: InputStream, length: int) -> Result:
     try:
         data = stream.read(min(length, READ_MOST_BYTES)) if length else b""
     except StreamFailed as error:
@@ -64,7 +66,7 @@ def read(_: Host, stream: InputStream, length: int) -> object:
 
 
 @function(_IN + "blocking-read", may_wait=True)
-def blocking_read(host: Host, stream: InputStream, length: int) -> object:
+def blocking_read(host: Host, stream: InputStream, length: int) -> Result | Later:
     found = read(host, stream, length)
     if found != (True, b"") or not length:
         return found
@@ -73,12 +75,12 @@ def blocking_read(host: Host, stream: InputStream, length: int) -> object:
 
 
 @function(_IN + "skip")
-def skip(host: Host, stream: InputStream, length: int) -> object:
+def skip(host: Host, stream: InputStream, length: int) -> Result:
     return _counted(read(host, stream, length))
 
 
 @function(_IN + "blocking-skip", may_wait=True)
-def blocking_skip(host: Host, stream: InputStream, length: int) -> object:
+def blocking_skip(host: Host, stream: InputStream, length: int) -> Result | Later:
     found = blocking_read(host, stream, length)
     if isinstance(found, Later):
         return Later(found.wait, lambda: blocking_skip(host, stream, length))
@@ -91,7 +93,7 @@ def subscribe_input(_: Host, stream: InputStream) -> object:
 
 
 @function(_OUT + "check-write")
-def check_write(_: Host, stream: OutputStream) -> object:
+def check_write(_: Host, stream: OutputStream) -> Result:
     try:
         return ok(stream.check_write())
     except StreamClosed:
@@ -101,7 +103,7 @@ def check_write(_: Host, stream: OutputStream) -> object:
 
 
 @function(_OUT + "write")
-def write(_: Host, stream: OutputStream, data: bytes) -> object:
+def write(_: Host, stream: OutputStream, data: bytes) -> Result:
     try:
         if len(data) > stream.check_write():
             raise HostTrap("write of more bytes than check-write said")
@@ -121,7 +123,7 @@ def blocking_write_and_flush(host: Host, stream: OutputStream, data: bytes) -> o
 
 
 @function(_OUT + "flush")
-def flush(_: Host, stream: OutputStream) -> object:
+def flush(_: Host, stream: OutputStream) -> Result:
     try:
         stream.flush()
     except StreamClosed:
@@ -143,9 +145,9 @@ def subscribe_output(_: Host, stream: OutputStream) -> object:
 
 
 @function(_OUT + "write-zeroes")
-def write_zeroes(host: Host, stream: OutputStream, length: int) -> object:
+def write_zeroes(host: Host, stream: OutputStream, length: int) -> Result:
     found = check_write(host, stream)
-    if not isinstance(found, tuple) or not found[0]:
+    if not found[0]:
         return found
     if length > int(found[1]):
         raise HostTrap("write-zeroes of more bytes than check-write said")
@@ -160,19 +162,19 @@ def blocking_write_zeroes_and_flush(host: Host, stream: OutputStream, length: in
 
 
 @function(_OUT + "splice")
-def splice(host: Host, stream: OutputStream, source: InputStream, length: int) -> object:
+def splice(host: Host, stream: OutputStream, source: InputStream, length: int) -> Result:
     found = check_write(host, stream)
-    if not isinstance(found, tuple) or not found[0]:
+    if not found[0]:
         return found
     data = read(host, source, min(length, int(found[1])))
-    if not isinstance(data, tuple) or not data[0]:
+    if not data[0]:
         return data
     written = write(host, stream, data[1])
     return ok(len(data[1])) if written == (True, None) else written
 
 
 @function(_OUT + "blocking-splice", may_wait=True)
-def blocking_splice(host: Host, stream: OutputStream, source: InputStream, length: int) -> object:
+def blocking_splice(host: Host, stream: OutputStream, source: InputStream, length: int) -> Result | Later:
     found = splice(host, stream, source, length)
     if found != (True, 0) or not length:
         return found
@@ -188,12 +190,12 @@ class _Of:
     def __init__(self, stream: Pollable) -> None:
         self._stream = stream
 
-    def readiness(self) -> object:
+    def readiness(self) -> Wait | None:
         """See Pollable."""
         return self._stream.readiness()
 
 
-def _write_all(host: Host, stream: OutputStream, data: bytes) -> object:
+def _write_all(host: Host, stream: OutputStream, data: bytes) -> Result | Later:
     """What is taken now, and the rest when there is room; then all of it is sent on."""
     try:
         while data:
@@ -213,17 +215,17 @@ def _write_all(host: Host, stream: OutputStream, data: bytes) -> object:
     return _flushed(host, stream)
 
 
-def _flushed(host: Host, stream: OutputStream) -> object:
+def _flushed(host: Host, stream: OutputStream) -> Result | Later:
     wait = stream.readiness()
     if wait is None:
         found = check_write(host, stream)
-        return found if isinstance(found, tuple) and not found[0] else ok()
+        return ok() if found[0] else found
     return Later(wait, lambda: _flushed(host, stream))
 
 
-def _counted(found: object) -> object:
-    return ok(len(found[1])) if isinstance(found, tuple) and found[0] else found
+def _counted(found: Result) -> Result:
+    return ok(len(found[1])) if found[0] else found
 
 
-def _failed(error: StreamFailed) -> tuple[bool, object]:
+def _failed(error: StreamFailed) -> Result:
     return err(("last-operation-failed", IoError(str(error))))

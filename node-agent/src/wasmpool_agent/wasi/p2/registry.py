@@ -1,7 +1,7 @@
 """The functions that components may import, by interface and name without a version: "wasi:io/poll#poll"."""
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from wasmpool_agent.wasmtime_async import Later
 
@@ -29,11 +29,11 @@ def function(name: str, *, may_wait: bool = False) -> Callable[[_F], _F]:
     return register
 
 
-def ok(value: object = None) -> tuple[bool, object]:
+def ok(value: object = None) -> tuple[bool, Any]:
     """The good case of a result."""
     return True, value
 
 
-def err(value: object = None) -> tuple[bool, object]:
+def err(value: object = None) -> tuple[bool, Any]:
     """The other one."""
     return False, value
