@@ -1,6 +1,6 @@
 """What the agent measures, in a registry of its own, ready to be scraped."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -59,6 +59,7 @@ class Metrics:
             "wasmpool_inspection_seconds", "Time to read and judge one module.", _MILLISECONDS
         )
         self._pulls = self._counter("wasmpool_pulls", "Modules fetched from registries.", "result")
+        self._pulls_queued = self._gauge("wasmpool_pulls_queued", "Modules that wait for their turn to be fetched.")
         self._pull_seconds = self._histogram(
             "wasmpool_pull_seconds", "Time to fetch one module.", (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
         )
@@ -176,6 +177,10 @@ class Metrics:
         self._pulls.labels(*self._own, result).inc()
         if result == "ok":
             self._pull_seconds.labels(*self._own).observe(seconds)
+
+    def pulls_queued(self, waiting: Callable[[], int]) -> None:
+        """How many wait is asked whenever somebody scrapes."""
+        self._pulls_queued.labels(*self._own).set_function(waiting)
 
     def received(self, count: int) -> None:
         """Bytes of modules, from registries."""

@@ -74,6 +74,7 @@ class Images:
         self._hint = hint
         self._locks: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
         self._downloads = Turns(DOWNLOADS, DOWNLOADS_OF_ONE)
+        metrics.pulls_queued(lambda: self._downloads.waiting)
 
     async def newest(self, revision: Revision) -> tuple[str, str]:
         """What the tag means now: the image by its own digest, and its module's digest; that is in the cache now."""

@@ -23,6 +23,7 @@ from wasmpool_agent.modules.pulled import Pulled
 from wasmpool_agent.modules.registries import registry_client
 from wasmpool_agent.modules.sources import Sources
 from wasmpool_agent.modules.store import Store
+from wasmpool_agent.oci.parts import remove_stale
 from wasmpool_agent.protocol import Exited, ModuleFailed, SiteStats, Started
 from wasmpool_agent.supervisor.claiming import Claiming
 from wasmpool_agent.supervisor.cpus import usable_cpus
@@ -59,6 +60,7 @@ class Supervisor:
         self._journal = Journal(settings.cache)
         metadata = settings.pool.metadata
         cache = Cache(Store(settings.cache, int(settings.pool.spec.agent.cache.size_limit)), metrics)
+        remove_stale(cache.downloads, clocks.now().timestamp())
         sources = Sources(desired, metadata.namespace, metadata.name)
         self._registries = registry_client(settings.pool)
         memory = PodMemory.divided(
