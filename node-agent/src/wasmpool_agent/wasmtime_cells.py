@@ -26,7 +26,6 @@ from wasmpool_agent.wasmtime_async import (
     raise_error,
     raise_failure,
     slow,
-    yield_every_tick,
 )
 from wasmpool_agent.wasmtime_private import bindings
 
@@ -54,6 +53,8 @@ memory_size: Callable[[int, int], int] = quick("wasmtime_memory_data_size", c_si
 """(context, address of the memory) -> bytes."""
 set_epoch_deadline: Callable[[int, int], None] = quick("wasmtime_context_set_epoch_deadline", None, c_void_p, c_uint64)
 """(context, ticks from now): with 0 the guest gives the thread back when it next enters a function."""
+# NB: the header promises an error pointer, the library returns nothing: what would be read is garbage.
+_yield_and_update = quick("wasmtime_context_epoch_deadline_async_yield_and_update", None, c_void_p, c_uint64)
 _export_get = quick("wasmtime_instance_export_get", c_bool, c_void_p, c_void_p, c_char_p, c_size_t, c_void_p)
 _table_set = quick("wasmtime_table_set", c_void_p, c_void_p, c_void_p, c_uint64, c_void_p)
 _define = quick(
@@ -219,9 +220,10 @@ def set_table(context: int, table: int, index: int, function: int, cells: Cells)
     raise_error(_table_set(context, table, index, cells.values))
 
 
-def begin_yielding(store: wasmtime.Store) -> None:
-    """From here on nothing of the store can be called but by `CoreCall`."""
-    yield_every_tick(store)
+def begin_yielding(context: int) -> None:
+    """As `yield_every_tick`: from here on nothing of the store can be called but by `CoreCall`."""
+    _yield_and_update(context, 1)
+    set_epoch_deadline(context, 1)
 
 
 class Values:

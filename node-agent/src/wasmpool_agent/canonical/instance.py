@@ -30,6 +30,7 @@ from wasmpool_agent.wasmtime_cells import (
     instantiate,
     instantiate_linked,
     kind_of,
+    set_epoch_deadline,
     set_table,
 )
 from wasmpool_api.wasm.plans import NONE, Item
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 Steps = Generator[CoreCall, None, object]
 Placement = Callable[[], AbstractContextManager[None]]
+_FAR = 2**62
 _NOTHING = Values("")
 _ONE_WORD = Values("I")
 _REQUEST = Values("Q")
@@ -116,7 +118,6 @@ class Instance:
 
     def __init__(self, program: "Program", store: wasmtime.Store, host: object) -> None:
         self._program = program
-        self._store = store
         self._context = context_of(store)
         self._cells: Cells | None = program.take_cells()
         self._contexts: list[Context | None] = [None] * len(program.options)
@@ -191,11 +192,12 @@ class Instance:
 
     def _instantiating(self, placement: Placement) -> Steps:
         cells, context = self._live(), self._context
+        # NB: without copy-on-write images data segments are compiled code, which looks at the epoch, too.
+        set_epoch_deadline(context, _FAR)
         with placement():
-            self._store.set_epoch_deadline(2**62)
             for making in self._program.making:
                 self._make(making, context, cells)
-        begin_yielding(self._store)
+        begin_yielding(context)
         for number in self._program.starts:
             yield CoreCall(context, self._function(Item(number, START)), _NOTHING, (), 0, cells)
         return None
