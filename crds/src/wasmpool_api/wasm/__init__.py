@@ -10,6 +10,7 @@
     component     the sections of a component
     instantiation how many core instances it makes
     interfaces    names of what it imports and exports
+    linking, linking_types, plans         how its core modules go together, for whoever hosts it
     inspection    what comes out
 
 It looks at structure, not at code: the bodies of code, data and element sections are skipped, after their length has
