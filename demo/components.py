@@ -13,16 +13,18 @@ class ComponentBuildError(Exception):
     """The compiler refused the program; the message holds what it said."""
 
 
-def build_component(source: Path, world: Path, target: Path) -> bytes:
+def build_component(source: Path, world: Path, target: Path, *, include: Path | None = None) -> bytes:
     """Writes the component to `target` and gives it. The program takes the place of the world's last module.
 
-    The compiler is pinned (ziglang in requirements/dev.txt). Raises ComponentBuildError.
+    `include`: where else headers are. The compiler is pinned (ziglang in requirements/dev.txt). Raises
+    ComponentBuildError.
     """
     core = target.with_suffix(".core.wasm")
     command = [
         sys.executable,
         *("-m", "ziglang", "cc", "--target=wasm32-freestanding", "-Os", "-s", "-Wall", "-Wextra", "-Werror"),
         *("-nostdlib", "-mcpu=mvp", "-Wl,--no-entry,--import-memory,-z,stack-size=65536"),
+        *((f"-I{include}",) if include is not None else ()),
         *(str(source), "-o", str(core)),
     ]
     run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)

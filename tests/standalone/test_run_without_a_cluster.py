@@ -142,7 +142,13 @@ def test_a_folder_stands_for_the_config_map_of_its_name(files: Files) -> None:
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
-        ({"module": {"configMap": {"name": "guests", "key": "hello.wasm"}}, "run": {"http": {}}}, "run.http"),
+        (
+            {
+                "module": {"configMap": {"name": "guests", "key": "hello.wasm"}},
+                "run": {"http": {"allowedHosts": ["api.example.com"]}},
+            },
+            "run.http.allowedHosts",
+        ),
         (
             {"module": {"configMap": {"name": "guests", "key": "hello.wasm"}}, "run": {"command": {}}, "burst": 2},
             "burst",
@@ -284,7 +290,7 @@ def test_arguments_that_no_worker_could_be_told_are_refused_with_both_numbers_an
     files.workload("small", "spins.wasm", restartPolicy="Always", args=["x" * 1024])
     with running(files) as agent:
         report = agent.until_state("large", "Refused", "UnsupportedFeature")
-        assert re.search(r"args and env take 131\d{3} bytes, encoded as JSON; 122880 are allowed", report["message"])
+        assert re.search(r"args, env and allowedHosts take 131\d{3} bytes, .*; 122880 are allowed", report["message"])
         agent.until_state("small", "Running")
 
 
