@@ -5,7 +5,6 @@ is for test_worker.
 """
 
 import asyncio
-import ctypes
 import time
 from collections.abc import Iterator
 from struct import unpack
@@ -15,61 +14,14 @@ import wasmtime
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.agent.wasi_harness import MONOTONIC_NS, NOW_NS, SIZE, Fixture
 from wasmpool_agent.wasi.errno import Errno, WasiError
-from wasmpool_agent.wasi.guest import Clocks, Guest
+from wasmpool_agent.wasi.files import trees
 from wasmpool_agent.wasi.linking import unprovided
-from wasmpool_agent.wasi.memory import GuestMemory
 from wasmpool_agent.wasi.preview1 import FUNCTIONS, WRITE_MAX_LINES
 from wasmpool_agent.wasi.signatures import MODULE, SIGNATURES, WITHOUT_RESULT
 from wasmpool_agent.wasi.waits import Until
-from wasmpool_agent.wasmtime_async import HostTrap, Wait
-
-SIZE = 65536
-GUARD = 4096
-NOW_NS = 1_700_000_000_000_000_000
-MONOTONIC_NS = 5_000_000_000
-
-
-class Written:
-    """An Output that keeps everything."""
-
-    def __init__(self) -> None:
-        self.data = b""
-
-    def write(self, data: bytes) -> Wait | None:
-        self.data += data
-        return None
-
-
-class Fixture:
-    """A guest with 64 KiB of memory between two guards of 0xA5."""
-
-    def __init__(self) -> None:
-        self.buffer = ctypes.create_string_buffer(b"\xa5" * (SIZE + 2 * GUARD), SIZE + 2 * GUARD)
-        ctypes.memset(ctypes.addressof(self.buffer) + GUARD, 0, SIZE)
-        self.stdout = Written()
-        self.stderr = Written()
-        self.guest = Guest(
-            args=("prog", "ü"),
-            env={"A": "1"},
-            stdout=self.stdout,
-            stderr=self.stderr,
-            clocks=Clocks(lambda: NOW_NS, lambda: MONOTONIC_NS, lambda: 42),
-        )
-        self.guest.memory = GuestMemory(lambda: (ctypes.addressof(self.buffer) + GUARD, SIZE))
-
-    def call(self, name: str, *arguments: int) -> Errno | Wait:
-        try:
-            return FUNCTIONS[name](self.guest, *arguments)
-        except WasiError as error:
-            return error.errno
-
-    def read(self, pointer: int, length: int) -> bytes:
-        return self.guest.memory.read(pointer, length)
-
-    def guards_are_whole(self) -> bool:
-        raw = self.buffer.raw
-        return raw[:GUARD] == raw[-GUARD:] == b"\xa5" * GUARD
+from wasmpool_agent.wasmtime_async import HostTrap
 
 
 @pytest.fixture
@@ -120,6 +72,7 @@ def test_a_range_is_inside_the_memory_or_it_is_a_fault(
 
 
 POINTERS = st.one_of(
+    st.integers(0, 5),
     st.integers(0, 2**32 - 1),
     st.integers(SIZE - 64, SIZE + 64),
     st.integers(0, 64),
@@ -130,7 +83,8 @@ LONGS = st.one_of(st.integers(0, 2**64 - 1), st.sampled_from([0, 1, 2**63, 2**64
 
 @given(st.data(), st.binary(max_size=256), st.integers(0, SIZE - 256))
 def test_no_arguments_make_a_function_touch_what_is_not_the_guests(data: st.DataObject, noise: bytes, at: int) -> None:
-    fixture = Fixture()
+    fixture = Fixture(trees({"/data": {"a/b": b"text", "c": bytes(5000)}}))
+    fixture.call("path_open", 3, 0, fixture.put(b"c"), 1, 0, 2**64 - 1 & ~(1 << 6), 0, 0, 0)
     fixture.guest.memory.write(at, noise)
     name = data.draw(st.sampled_from(sorted(SIGNATURES)))
     arguments = [data.draw(POINTERS if kind == "I" else LONGS) for kind in SIGNATURES[name]]

@@ -3,7 +3,9 @@
     signatures   the 46 functions and their types, in one table
     memory       the one place that checks a guest's pointers
     guest        what one guest may see of the world: arguments, environment, descriptors, clocks
-    preview1     the functions
+    files        read-only trees in memory, which 0.2 has too
+    functions    the table that the functions put themselves in
+    preview1     the functions; preview1_files and preview1_paths have those of files and directories
     poll         poll_oneoff, which is a function of its own size
     linking      puts all of them on a linker
 

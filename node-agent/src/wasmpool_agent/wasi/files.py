@@ -22,6 +22,10 @@ class PathEscapesError(PathError):
     """The path is absolute, or leaves its tree."""
 
 
+class PathTooLongError(PathError):
+    """Longer than PATH_MOST_CHARS."""
+
+
 @dataclass(frozen=True, slots=True)
 class File:
     """`number`: unique among all files and trees of a guest."""
@@ -32,21 +36,25 @@ class File:
 
 @dataclass(slots=True)
 class Tree:
-    """A directory: names to what they are."""
+    """A directory: names to what they are, in the order of the names."""
 
     number: int
     entries: dict[str, "File | Tree"] = field(default_factory=dict[str, "File | Tree"])
 
     def find(self, path: str) -> "File | Tree":
         """What is at the path. Raises PathError."""
-        if path.startswith("/") or "\0" in path or len(path) > PATH_MOST_CHARS:
+        if len(path) > PATH_MOST_CHARS:
+            raise PathTooLongError
+        if path.startswith("/"):
             raise PathEscapesError(path)
+        if not path or "\0" in path:
+            raise PathError(path)
         way: list[File | Tree] = [self]
         for part in path.split("/"):
             here = way[-1]
             if part in {"", "."}:
-                if part == "" and path and isinstance(here, File):
-                    raise PathNotDirectoryError(path)  # a slash at its end
+                if isinstance(here, File):
+                    raise PathNotDirectoryError(path)  # a slash at its end, or `file/.`
                 continue
             if not isinstance(here, Tree):
                 raise PathNotDirectoryError(path)
@@ -74,13 +82,13 @@ def trees(mounts: Mapping[str, Mapping[str, bytes]]) -> dict[str, Tree]:
     found: dict[str, Tree] = {}
     for mount, files in mounts.items():
         root = found[mount] = Tree(next_number())
-        for path, content in files.items():
+        # NB: part by part, for as text "a.b" stands before "a/b", and so would the names of the root.
+        for (*directories, name), content in sorted((path.split("/"), content) for path, content in files.items()):
             here = root
-            *directories, name = path.split("/")
             for directory in directories:
                 below = here.entries.setdefault(directory, Tree(next_number()))
                 if not isinstance(below, Tree):
-                    raise PathNotDirectoryError(path)
+                    raise PathNotDirectoryError("/".join((*directories, name)))
                 here = below
             here.entries[name] = File(content, next_number())
     return found

@@ -1,7 +1,8 @@
 """poll_oneoff: clocks, and descriptors that are always ready.
 
-What becomes ready, and when, is known at the call: standard input is at its end, standard output takes everything, and
-clocks run on their own. So the events are written at once and the guest then sleeps until the first of them.
+What becomes ready, and when, is known at the call: standard input is at its end, standard output takes everything,
+files can be read, and clocks run on their own. So the events are written at once and the guest then sleeps until the
+first of them.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from struct import Struct
 from typing import Final
 
 from wasmpool_agent.wasi.errno import Errno, WasiError
-from wasmpool_agent.wasi.guest import EmptyInput, Guest, OutputStream
+from wasmpool_agent.wasi.guest import EmptyInput, Guest, OpenFile, OutputStream
 from wasmpool_agent.wasi.waits import Until
 
 _SUBSCRIPTION: Final = Struct("<QB7xI4xQQH6x")
@@ -80,6 +81,8 @@ def _descriptor_event(guest: Guest, userdata: int, tag: int, number: int) -> byt
             return _EVENT.pack(userdata, 0, tag, 0, _HANGUP)
         case OutputStream(), 2:
             return _EVENT.pack(userdata, 0, tag, 64 * 1024, 0)
+        case OpenFile(file=file, position=position), 1:
+            return _EVENT.pack(userdata, 0, tag, max(0, len(file.content) - position), 0)
         case None, _:
             return _EVENT.pack(userdata, Errno.BAD_DESCRIPTOR, tag, 0, 0)
         case _:

@@ -8,7 +8,11 @@ class StreamClosed(Exception):  # noqa: N818 - it says what happened
 
 
 class StreamFailed(Exception):  # noqa: N818 - it says what happened
-    """The last operation failed; the message says why."""
+    """The last operation failed; the message says why. `code`: for interfaces that have codes of their own."""
+
+    def __init__(self, message: str, code: object = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Signal:

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Final
 
-from wasmpool_agent.wasi.files import File, PathError, PathEscapesError, PathNotDirectoryError, Tree
+from wasmpool_agent.wasi.files import File, PathError, PathEscapesError, PathNotDirectoryError, PathTooLongError, Tree
 from wasmpool_agent.wasi.p2.host import Host
 from wasmpool_agent.wasi.p2.registry import err, function, ok
 from wasmpool_agent.wasi.p2.streams import READ_MOST_BYTES, Always, IoError
@@ -38,7 +38,7 @@ class Listing:
     __slots__ = ("left",)
 
     def __init__(self, tree: Tree) -> None:
-        self.left = [(name, it) for name, it in sorted(tree.entries.items(), reverse=True)]
+        self.left = list(reversed(tree.entries.items()))
 
 
 Descriptor = File | Tree
@@ -194,6 +194,8 @@ def _at(descriptor: Descriptor, path: str) -> Descriptor | str:
         return "not-permitted"
     except PathNotDirectoryError:
         return "not-directory"
+    except PathTooLongError:
+        return "name-too-long"
     except PathError:
         return "no-entry"
 
