@@ -13,6 +13,8 @@ GATHER_BYTES: Final = 16 * 1024
 """What is written in smaller pieces goes out together, at the latest when the guest's slice is over."""
 ROOM_BYTES: Final = 64 * 1024
 
+TERMINATED: Final = ("connection-terminated", None)
+
 Field = tuple[str, bytes]
 
 
@@ -31,14 +33,30 @@ class Source(Protocol):
         """Somebody waits for more than has come."""
         ...
 
+    def abandoned(self) -> None:
+        """Nobody will read the rest."""
+        ...
+
 
 class Incoming:
     """A body as it comes. Invariant: what is kept is more than HIGH_BYTES only by what came before `enough` was heard.
 
-    `trailers` are whole once `ended` is True; `failure` says why it never will be.
+    `trailers` are whole once `ended` is True; `failure` says why it never will be. `forsaken`: nobody reads it.
     """
 
-    __slots__ = ("_at", "_paused", "_pieces", "_size", "_source", "changed", "ended", "failure", "trailers")
+    __slots__ = (
+        "_at",
+        "_paused",
+        "_pieces",
+        "_size",
+        "_source",
+        "changed",
+        "ended",
+        "failure",
+        "failure_code",
+        "forsaken",
+        "trailers",
+    )
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -46,13 +64,16 @@ class Incoming:
         self._at = 0  # bytes of the first piece that were read
         self._size = 0
         self._paused = False
-        self.ended = False
+        self.ended = self.forsaken = False
         self.failure = ""
+        self.failure_code: object = None
         self.trailers: list[Field] = []
         self.changed = Signal(self._changed)
 
     def feed(self, data: bytes) -> None:
         """More of it has come."""
+        if self.forsaken:
+            return
         self._pieces.append(data)
         self._size += len(data)
         if self._size > HIGH_BYTES and not self._paused:
@@ -65,17 +86,17 @@ class Incoming:
         self.ended = True
         self.changed.set()
 
-    def fail(self, why: str) -> None:
-        """No more of it will come."""
-        if not self.ended:
-            self.failure = self.failure or why
+    def fail(self, why: str, code: object = TERMINATED) -> None:
+        """No more of it will come. `code`: WASI's error-code."""
+        if not self.ended and not self.failure:
+            self.failure, self.failure_code = why, code
             self.changed.set()
 
     def read(self, limit: int) -> bytes | None:
         """See InputStream."""
         if not self._pieces:
             if self.failure:
-                raise StreamFailed(self.failure)
+                raise StreamFailed(self.failure, self.failure_code)
             if self.ended:
                 return None
             self._source.wanted()
@@ -105,6 +126,14 @@ class Incoming:
         self._pieces.clear()
         self._look()
         return size
+
+    def abandon(self) -> None:
+        """Nobody will read the rest of it. Idempotent."""
+        if not self.forsaken:
+            self.forsaken = True
+            self.discard()
+            if not self.ended and not self.failure:
+                self._source.abandoned()
 
     def _look(self) -> None:
         if self._paused and self._size < LOW_BYTES:
@@ -143,18 +172,19 @@ class Outgoing:
     """An answer's body. Before it is opened, so much of it is kept that there is room for.
 
     `declared`: what its content-length says, once it is open. `written`: bytes so far. `begun`: the head is out.
+    `is_full`: nobody takes anything now.
     """
 
     __slots__ = (
-        "_chunked", "_due", "_full", "_head", "_kept", "_none", "_open", "_sink", "_trailers",
-        "begun", "changed", "closed", "declared", "finished", "written",
+        "_chunked", "_due", "_head", "_kept", "_none", "_open", "_sink", "_trailers",
+        "begun", "changed", "closed", "declared", "finished", "is_full", "written",
     )  # fmt: skip
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._kept = bytearray()
         self._head: MakeHead | None = None
-        self._open = self._chunked = self._none = self._due = self._full = False
+        self._open = self._chunked = self._none = self._due = self.is_full = False
         self._trailers: tuple[Field, ...] = ()
         self.declared: int | None = None
         self.written = 0
@@ -207,7 +237,7 @@ class Outgoing:
 
     def full(self, *, is_full: bool) -> None:
         """Whether the client takes nothing now."""
-        self._full = is_full
+        self.is_full = is_full
         if not is_full:
             self.changed.set()
 
@@ -248,7 +278,7 @@ class Outgoing:
             self.changed.set()
 
     def _waits(self) -> bool:
-        return self._full or len(self._kept) >= ROOM_BYTES
+        return self.is_full or len(self._kept) >= ROOM_BYTES
 
     def _changed(self) -> bool:
         return self.closed or not self._waits()

@@ -6,6 +6,7 @@ a guest should not go on for nobody.
 
 import asyncio
 import socket
+import struct
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -65,7 +66,8 @@ class Connection(asyncio.BufferedProtocol):
     """Invariants: the first of `_exchanges` is being answered, the others wait for it; the last one may still be read.
 
     `_reading`: whose body comes; it stays so when the answer is whole before the request is. `_last`: no request is
-    parsed any more. `_held`: read, and not parsed yet; nothing more is read meanwhile.
+    parsed any more. `_held`: read, and not parsed yet; nothing more is read meanwhile. `_unheard`: bytes that
+    came and will never be parsed.
     """
 
     def __init__(self, site: Site, loop: asyncio.AbstractEventLoop) -> None:
@@ -80,6 +82,7 @@ class Connection(asyncio.BufferedProtocol):
         self._fields: list[Field] = []
         self._head_size = self._body_size = self._fed = 0
         self._in_head = self._full = self._paused = self._last = self._closing = False
+        self._unheard = 0
         self._held: memoryview | None = None
         self._read_due = Deadline(loop, self._too_long)
         self._write_due: Deadline | None = None
@@ -119,8 +122,10 @@ class Connection(asyncio.BufferedProtocol):
         """See asyncio.BufferedProtocol."""
         if not self._last:
             self._parse(_scratch.view[:nbytes])
-        elif not self._closing:
-            self._enough()  # nothing is wanted any more, but the answers are
+            return
+        self._unheard += nbytes
+        if not self._closing or self._unheard > self._limits.discard_bytes:
+            self.enough()  # nothing is wanted any more, but the answers are
 
     def eof_received(self) -> bool:
         """See asyncio.BufferedProtocol."""
@@ -179,7 +184,9 @@ class Connection(asyncio.BufferedProtocol):
         fields, self._fields, self._head_size = self._fields, [], 0
         head = request_head(version, method, self._target, fields, self._limits)
         exchange = Exchange(self, Incoming(self))
-        exchange.begin(method, head, http10=version == "1.0", close=not parser.should_keep_alive())
+        # What another protocol says would follow: it is not taken up, and no request can come after it.
+        close = not parser.should_keep_alive() or parser.should_upgrade()
+        exchange.begin(method, head, http10=version == "1.0", close=close)
         self._reading = exchange
         self._exchanges.append(exchange)
         if head.length == 0:
@@ -195,11 +202,15 @@ class Connection(asyncio.BufferedProtocol):
         exchange = self._reading
         if exchange is None:
             return
-        if exchange.answer.finished:  # nobody reads it any more
+        if exchange.body.forsaken:
             if self._body_size > self._limits.discard_bytes:
-                self._finish()
+                if self._exchanges:
+                    self.enough()
+                else:
+                    self._finish()
             return
-        self._read_due.clear()
+        if self._exchanges:
+            self._read_due.clear()
         exchange.body.feed(data)
 
     def on_message_complete(self) -> None:
@@ -235,11 +246,12 @@ class Connection(asyncio.BufferedProtocol):
             self._finish()
         elif exchange is not self._reading or exchange.body.ended:
             self._next()
-        elif exchange.expects or self._body_size > self._limits.discard_bytes:
-            self._finish()  # the rest of the request is not worth reading, or will never come
+        elif exchange.expects:
+            self._finish()  # the rest of the request will never come
         else:
-            exchange.body.discard()
             self._read_due.set(self._limits.body_seconds)
+            if exchange.body.forsaken:
+                self.abandoned()
 
     def broken(self, answer: Outgoing) -> None:
         """See Sink."""
@@ -247,6 +259,9 @@ class Connection(asyncio.BufferedProtocol):
             exchange = self._exchanges.popleft()
             exchange.body.fail("the answer was broken off")
             _done(exchange)
+            if exchange.unframed and self._transport is not None:
+                # Its end would be taken for that of the answer, were it not a reset.
+                _reset_at_end(self._transport.get_extra_info("socket"))
             self._abort()
 
     def close(self) -> None:
@@ -282,18 +297,20 @@ class Connection(asyncio.BufferedProtocol):
             if self._looks is None:
                 self._looks = self._loop.call_later(_LOOK_SECONDS, self._look)
 
-    _enough = enough
-
     def wanted(self) -> None:
-        """See Source: of the one exchange that is being answered, if its body is not whole."""
+        """See Source: of the exchange that is being answered, or has its answer, if its body is not whole."""
         exchange = self._reading
-        if exchange is None or exchange is not self._exchanges[0]:
+        if exchange is None or (self._exchanges and exchange is not self._exchanges[0]):
             return
-        if exchange.expects:
+        if exchange.expects and not exchange.answer.begun:
             exchange.expects = False
-            if not exchange.answer.begun:
-                self.send(_CONTINUE)
+            self.send(_CONTINUE)
         self._read_due.set(self._limits.body_seconds)
+
+    def abandoned(self) -> None:
+        """See Source. Once it is answered, the rest of a request is read if it is not much."""
+        if self._reading is not None and not self._exchanges and self._body_size > self._limits.discard_bytes:
+            self._finish()
 
     # ---------------------------------------------------------------------------------------- inside
     def _parse(self, data: memoryview) -> None:
@@ -307,7 +324,6 @@ class Connection(asyncio.BufferedProtocol):
             try:
                 self._parser.feed_data(step)
             except httptools.HttpParserUpgrade:
-                # Another protocol was offered, and is not taken up: what follows is no request.
                 self.close()
             except httptools.HttpParserError as error:
                 cause = error.__context__
@@ -358,7 +374,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _refuse(self, refused: Refused) -> None:
         """What came can't be taken, and nothing after it is understood. What came before it has its answers."""
-        self._last, self._in_head, self._held = True, False, None
+        self._last = True
+        self._unheard += 1
+        self._in_head, self._held = False, None
         self._read_due.clear()
         reading, self._reading = self._reading, None
         if reading is not None:
@@ -389,7 +407,7 @@ class Connection(asyncio.BufferedProtocol):
         transport = self._transport
         if self._closing or transport is None:
             return
-        unread = self._reading is not None or self._last
+        unread = self._unheard > 0 or self._reading is not None or self._in_head or self._held is not None
         self._last = self._closing = True
         self._held = None
         self._look_no_more()
@@ -443,6 +461,10 @@ def _has_left(client: socket.socket) -> bool:
     if client.family not in {socket.AF_INET, socket.AF_INET6}:
         return False
     return client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_ESTABLISHED
+
+
+def _reset_at_end(client: socket.socket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _done(exchange: Exchange) -> None:

@@ -17,17 +17,18 @@ class Exchange:
     """What came, and what goes back. `path_with_query`, `authority`: as the client wrote them.
 
     `gone` is called once, if the client goes before its answer is whole; `done` once that is whole, or never will be.
-    `refusal`: what came in this one's place can't be taken, so this answer is given and nobody else is asked.
+    `unframed`: the answer ends where the connection does. `refusal`: what came in this one's place can't be taken, so
+    this answer is given and nobody else is asked.
     """
 
     __slots__ = (
         "_close", "_http10", "_sink", "answer", "authority", "body", "done", "expects", "gone", "headers", "method",
-        "path_with_query", "refusal", "responded", "scheme", "status",
+        "path_with_query", "refusal", "responded", "scheme", "status", "unframed",
     )  # fmt: skip
 
     def __init__(self, sink: Sink, body: Incoming) -> None:
         self._sink = sink
-        self._http10 = self._close = False
+        self._http10 = self._close = self.unframed = False
         self.body = body
         self.answer = Outgoing(sink)
         self.method = ""
@@ -65,6 +66,18 @@ class Exchange:
         self._sink.send(b"HTTP/1.1 %d %s\r\n%s\r\n" % (status, _REASONS.get(status, b""), b"".join(lines)))
         return True
 
+    def another_answer(self) -> Outgoing:
+        """A body that may become this exchange's answer."""
+        return Outgoing(self._sink)
+
+    def adopt(self, answer: Outgoing) -> None:
+        """It becomes that, before `respond`."""
+        former, self.answer = self.answer, answer
+        answer.full(is_full=former.is_full)
+        if former.closed:
+            answer.close()
+        former.close()
+
     def respond(self, status: int, headers: Sequence[Field]) -> None:
         """The answer's head: once, before or after its body is begun. Field names are in lower case, values checked.
 
@@ -94,7 +107,7 @@ class Exchange:
             elif length is not None:
                 lines.append(b"content-length: %d\r\n" % length)
             elif self._http10:
-                self._close = True
+                self._close = self.unframed = True
             else:
                 chunked = True
             if chunked:
@@ -115,12 +128,11 @@ class Exchange:
         if self.answer.begun:
             self.abort()
             return
+        self.body.abandon()
         self.responded = False
         data = text.encode() + b"\n"
         fields = [("content-type", b"text/plain; charset=utf-8"), ("content-length", b"%d" % len(data)), *headers]
-        if not self.answer.closed:
-            begun, self.answer = self.answer, Outgoing(self._sink)
-            begun.close()  # what a guest may have begun is forgotten
+        self.adopt(self.another_answer())  # what a guest may have begun is forgotten
         self.respond(status, fields)
         if not self.answer.closed:
             self.answer.write(data)

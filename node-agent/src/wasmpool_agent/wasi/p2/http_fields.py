@@ -1,5 +1,6 @@
 """wasi:http/types, fields: headers and trailers."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -12,19 +13,38 @@ from wasmpool_agent.wasmtime_async import HostTrap
 FIELDS_MOST_BYTES: Final = 128 * 1024
 """Of names and values together."""
 _NEVER: Final = FORBIDDEN | {"host"}
+_NOT_IN_VALUES: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _TOKEN: Final = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 _HTTP: Final = "wasi:http/types#"
 _FIELDS: Final = f"{_HTTP}[method]fields."
+
+Result = tuple[bool, object]
+"""As results are lifted."""
 
 
 class Fields:
     """Names in lower case. `immutable`: those of a message that has come, or has been handed over."""
 
-    __slots__ = ("entries", "immutable")
+    __slots__ = ("_size", "entries", "immutable")
 
     def __init__(self, entries: Iterable[Field] = (), *, immutable: bool = False) -> None:
         self.entries = list(entries)
         self.immutable = immutable
+        self._size = sum(len(name) + len(value) for name, value in self.entries)
+
+    def add(self, name: str, values: Iterable[bytes]) -> None:
+        """HostTrap where they become too many."""
+        for value in values:
+            self.entries.append((name.lower(), value))
+            self._size += len(name) + len(value)
+        if self._size > FIELDS_MOST_BYTES:
+            raise HostTrap(f"fields of more than {FIELDS_MOST_BYTES} bytes")
+
+    def remove(self, name: str) -> None:
+        """All of that name."""
+        lower = name.lower()
+        self.entries = [it for it in self.entries if it[0] != lower]
+        self._size = sum(len(key) + len(value) for key, value in self.entries)
 
     def named(self, name: str) -> list[bytes]:
         """Its values."""
@@ -39,10 +59,8 @@ def problem(name: str, values: Sequence[bytes]) -> str | None:
         return "invalid-syntax"
     if lower in _NEVER:
         return "forbidden"
-    for value in values:
-        # A line end in a value would be another header; spaces at its ends would be lost.
-        if any((byte < 0x20 and byte != 0x09) or byte == 0x7F for byte in value) or value != value.strip(b" \t"):
-            return "invalid-syntax"
+    if any(_NOT_IN_VALUES.search(value) for value in values):  # a line end would begin another header
+        return "invalid-syntax"
     if lower == "content-length" and not all(value.isdigit() and len(value) < 19 for value in values):
         return "invalid-syntax"
     return None
@@ -54,12 +72,13 @@ def new_fields(_: Host) -> Fields:
 
 
 @function(f"{_HTTP}[static]fields.from-list")
-def from_list(_: Host, entries: Sequence[tuple[str, bytes]]) -> object:
+def from_list(_: Host, entries: Sequence[tuple[str, bytes]]) -> Result:
     for name, value in entries:
         if (wrong := problem(name, [value])) is not None:
             return err((wrong, None))
-    fields = Fields((name.lower(), value) for name, value in entries)
-    _bounded(fields)
+    fields = Fields()
+    for name, value in entries:
+        fields.add(name, [value])
     return ok(fields)
 
 
@@ -74,30 +93,27 @@ def has(_: Host, fields: Fields, name: str) -> bool:
 
 
 @function(_FIELDS + "set")
-def set_values(_: Host, fields: Fields, name: str, values: Sequence[bytes]) -> object:
+def set_values(_: Host, fields: Fields, name: str, values: Sequence[bytes]) -> Result:
     if (wrong := _refused(fields, name, values)) is not None:
         return err((wrong, None))
-    lower = name.lower()
-    fields.entries = [it for it in fields.entries if it[0] != lower] + [(lower, value) for value in values]
-    _bounded(fields)
+    fields.remove(name)
+    fields.add(name, values)
     return ok()
 
 
 @function(_FIELDS + "delete")
-def delete(_: Host, fields: Fields, name: str) -> object:
+def delete(_: Host, fields: Fields, name: str) -> Result:
     if (wrong := _refused(fields, name, ())) is not None:
         return err((wrong, None))
-    lower = name.lower()
-    fields.entries = [it for it in fields.entries if it[0] != lower]
+    fields.remove(name)
     return ok()
 
 
 @function(_FIELDS + "append")
-def append(_: Host, fields: Fields, name: str, value: bytes) -> object:
+def append(_: Host, fields: Fields, name: str, value: bytes) -> Result:
     if (wrong := _refused(fields, name, [value])) is not None:
         return err((wrong, None))
-    fields.entries.append((name.lower(), value))
-    _bounded(fields)
+    fields.add(name, [value])
     return ok()
 
 
@@ -113,8 +129,3 @@ def clone(_: Host, fields: Fields) -> Fields:
 
 def _refused(fields: Fields, name: str, values: Sequence[bytes]) -> str | None:
     return "immutable" if fields.immutable else problem(name, values)
-
-
-def _bounded(fields: Fields) -> None:
-    if sum(len(name) + len(value) for name, value in fields.entries) > FIELDS_MOST_BYTES:
-        raise HostTrap(f"fields of more than {FIELDS_MOST_BYTES} bytes")

@@ -9,8 +9,8 @@ from typing import Final
 
 from wasmpool_agent.http.body import Outgoing
 from wasmpool_agent.wasi.p2.host import Host
+from wasmpool_agent.wasi.p2.http_bodies import OutgoingBody
 from wasmpool_agent.wasi.p2.http_fields import Fields
-from wasmpool_agent.wasi.p2.http_types import OutgoingBody
 from wasmpool_agent.wasi.p2.registry import err, function, ok
 
 _HTTP: Final = "wasi:http/types#"
@@ -66,7 +66,7 @@ def new_request(_: Host, fields: Fields) -> OutgoingRequest:
 def request_body(_: Host, request: OutgoingRequest) -> object:
     if request.body is not None:
         return err()
-    request.body = OutgoingBody(Outgoing(_Nowhere()))
+    request.body = OutgoingBody(Outgoing(_Nowhere()), "HTTP-request-body-size")
     return ok(request.body)
 
 

@@ -1,15 +1,14 @@
-"""wasi:http/types: requests that come, responses that go, and their bodies."""
+"""wasi:http/types: requests that come, and responses that go."""
 
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
-from wasmpool_agent.http.body import Incoming, Outgoing
+from wasmpool_agent.http.body import Outgoing
 from wasmpool_agent.http.exchange import Exchange
 from wasmpool_agent.wasi.p2.host import Host
-from wasmpool_agent.wasi.p2.http_fields import Fields
+from wasmpool_agent.wasi.p2.http_bodies import IncomingBody, OutgoingBody
+from wasmpool_agent.wasi.p2.http_fields import Fields, Result
 from wasmpool_agent.wasi.p2.registry import err, function, ok
-from wasmpool_agent.wasi.p2.streams import IoError
-from wasmpool_agent.wasmtime_async import HostTrap, Wait
 
 _HTTP: Final = "wasi:http/types#"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
@@ -22,132 +21,26 @@ class IncomingRequest:
     exchange: Exchange
     consumed: bool = False
 
-
-@dataclass(slots=True)
-class IncomingBody:
-    """The resource. `stream`: at most one at a time, which must be dropped before the body is."""
-
-    incoming: Incoming
-    stream: "BodyStream | None" = None
-    streamed: bool = False
-
-
-class BodyStream:
-    """A body's input stream."""
-
-    __slots__ = ("_body", "_incoming")
-
-    def __init__(self, body: IncomingBody) -> None:
-        self._body = body
-        self._incoming = body.incoming
-
-    def read(self, limit: int) -> bytes | None:
-        """See InputStream."""
-        return self._incoming.read(limit)
-
-    def readiness(self) -> Wait | None:
-        """See Pollable."""
-        return self._incoming.readiness()
-
     def close(self) -> None:
-        """The guest has dropped it."""
-        self._body.stream = None
+        """The guest has dropped it: nobody reads a body that was not taken."""
+        if not self.consumed:
+            self.exchange.body.abandon()
 
 
-@dataclass(slots=True)
-class FutureTrailers:
-    """The resource: ready when the body has come to its end."""
+class _Body(NamedTuple):
+    """Of a response: what the guest has, and where its bytes go."""
 
-    incoming: Incoming
-    taken: bool = False
-
-    def readiness(self) -> Wait | None:
-        """See Pollable."""
-        if not self.incoming.ended and not self.incoming.failure:
-            self.incoming.discard()
-            return _End(self.incoming)
-        return None
-
-
-class _End:
-    """A wait for a body's end, over what is left of it."""
-
-    __slots__ = ("_incoming",)
-
-    def __init__(self, incoming: Incoming) -> None:
-        self._incoming = incoming
-
-    def ready(self) -> bool:
-        """See Wait."""
-        self._incoming.discard()
-        return self._incoming.ended or bool(self._incoming.failure)
-
-    def arm(self, wake: "Wake") -> "Wake":
-        """See Wait."""
-        return self._incoming.changed.arm(wake)
-
-
-class Wake(Protocol):
-    """What is called when something may have become ready."""
-
-    def __call__(self) -> None: ...
+    resource: OutgoingBody
+    answer: Outgoing
 
 
 @dataclass(slots=True)
 class OutgoingResponse:
-    """The resource."""
+    """The resource. Which of several responses becomes the answer is known when one is set."""
 
     fields: Fields
     status: int = 200
-    body: "OutgoingBody | None" = None
-
-
-@dataclass(slots=True)
-class OutgoingBody:
-    """The resource, over whatever takes the bytes. `stream`: must be dropped before it is finished."""
-
-    outgoing: Outgoing
-    stream: "WriteStream | None" = None
-    written: bool = False
-    finished: bool = False
-    on_drop: list["Wake"] = field(default_factory=list["Wake"])
-
-    def close(self) -> None:
-        """Dropped without having been finished: what was begun can't be made whole."""
-        if not self.finished:
-            self.finished = True
-            for call in self.on_drop:
-                call()
-
-
-class WriteStream:
-    """A body's output stream."""
-
-    __slots__ = ("_body", "_outgoing")
-
-    def __init__(self, body: OutgoingBody) -> None:
-        self._body = body
-        self._outgoing = body.outgoing
-
-    def check_write(self) -> int:
-        """See OutputStream."""
-        return self._outgoing.check_write()
-
-    def write(self, data: bytes) -> None:
-        """See OutputStream."""
-        self._outgoing.write(data)
-
-    def flush(self) -> None:
-        """See OutputStream."""
-        self._outgoing.flush()
-
-    def readiness(self) -> Wait | None:
-        """See Pollable."""
-        return self._outgoing.readiness()
-
-    def close(self) -> None:
-        """The guest has dropped it."""
-        self._body.stream = None
+    body: _Body | None = None
 
 
 @dataclass(slots=True)
@@ -202,45 +95,11 @@ def request_headers(_: Host, request: IncomingRequest) -> Fields:
 
 
 @function(_REQUEST + "consume")
-def consume(_: Host, request: IncomingRequest) -> object:
+def consume(_: Host, request: IncomingRequest) -> Result:
     if request.consumed:
         return err()
     request.consumed = True
     return ok(IncomingBody(request.exchange.body))
-
-
-@function(f"{_HTTP}[method]incoming-body.stream")
-def body_stream(_: Host, body: IncomingBody) -> object:
-    if body.streamed:
-        return err()
-    body.streamed, body.stream = True, BodyStream(body)
-    return ok(body.stream)
-
-
-@function(f"{_HTTP}[static]incoming-body.finish")
-def finish_incoming(_: Host, body: IncomingBody) -> FutureTrailers:
-    if body.stream is not None:
-        raise HostTrap("incoming-body.finish while the body's stream is there")
-    return FutureTrailers(body.incoming)
-
-
-@function(f"{_HTTP}[method]future-trailers.subscribe")
-def subscribe_trailers(_: Host, trailers: FutureTrailers) -> FutureTrailers:
-    # NB: not the resource itself, which the guest's dropping of the pollable must not close.
-    return FutureTrailers(trailers.incoming)
-
-
-@function(f"{_HTTP}[method]future-trailers.get")
-def get_trailers(_: Host, trailers: FutureTrailers) -> object:
-    if trailers.readiness() is not None:
-        return None
-    if trailers.taken:
-        return err()
-    trailers.taken = True
-    if trailers.incoming.failure:
-        return ok(err(("connection-terminated", None)))
-    found = trailers.incoming.trailers
-    return ok(ok(Fields(found, immutable=True) if found else None))
 
 
 # ---------------------------------------------------------------------------------------------------------- responses
@@ -276,50 +135,36 @@ def response_headers(_: Host, response: OutgoingResponse) -> Fields:
 def response_body(host: Host, response: OutgoingResponse) -> object:
     if response.body is not None or not isinstance(host.http, Answering):
         return err()
-    response.body = OutgoingBody(host.http.exchange.answer)
-    return ok(response.body)
-
-
-@function(f"{_HTTP}[method]outgoing-body.write")
-def write(_: Host, body: OutgoingBody) -> object:
-    if body.written:
-        return err()
-    body.written, body.stream = True, WriteStream(body)
-    return ok(body.stream)
-
-
-@function(f"{_HTTP}[static]outgoing-body.finish")
-def finish_outgoing(_: Host, body: OutgoingBody, trailers: Fields | None) -> object:
-    if body.stream is not None:
-        raise HostTrap("outgoing-body.finish while the body's stream is there")
-    body.finished = True
-    whole = body.outgoing.finish(trailers.entries if trailers is not None else ())
-    return ok() if whole else err(("HTTP-response-body-size", None))
+    answer = host.http.exchange.another_answer()
+    response.body = _Body(OutgoingBody(answer, "HTTP-response-body-size"), answer)
+    return ok(response.body.resource)
 
 
 @function(f"{_HTTP}[static]response-outparam.set")
-def set_response(host: Host, outparam: ResponseOutparam, result: tuple[bool, object]) -> None:
-    del host
-    good, value = result
+def set_response(_: Host, outparam: ResponseOutparam, result: tuple[bool, object]) -> None:
     exchange = outparam.exchange
-    if exchange.responded:
-        return
+    good, value = result
     if not good or not isinstance(value, OutgoingResponse):
         exchange.plain(500, "the guest failed to answer")
         return
     body = value.body
-    exchange.respond(value.status, value.fields.entries)
+    if body is not None:
+        exchange.adopt(body.answer)
+    try:
+        exchange.respond(value.status, value.fields.entries)
+    except ValueError as error:
+        exchange.plain(500, f"the guest failed to answer: {error}")
+        return
     if body is None:
         exchange.answer.finish()
+    elif body.resource.dropped:
+        exchange.abort()
     else:
-        body.on_drop.append(exchange.abort)
+        body.resource.on_drop = exchange.abort
 
 
 @function(f"{_HTTP}[method]response-outparam.send-informational")
-def send_informational(_: Host, __: ResponseOutparam, ___: int, ____: Fields) -> object:
-    return err(("HTTP-request-denied", None))
-
-
-@function(f"{_HTTP}http-error-code")
-def http_error_code(_: Host, __: IoError) -> None:
-    return None
+def send_informational(_: Host, outparam: ResponseOutparam, status: int, fields: Fields) -> Result:
+    if outparam.exchange.inform(status, fields.entries):
+        return ok()
+    return err(("internal-error", f"no informational answer of status {status} can be sent here now"))

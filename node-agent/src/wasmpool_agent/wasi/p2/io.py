@@ -228,4 +228,4 @@ def _counted(found: Result) -> Result:
 
 
 def _failed(error: StreamFailed) -> Result:
-    return err(("last-operation-failed", IoError(str(error))))
+    return err(("last-operation-failed", IoError(str(error), error.code)))

@@ -60,9 +60,10 @@ class OutputStream(Pollable, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class IoError:
-    """The resource wasi:io/error.error."""
+    """The resource wasi:io/error.error. `code`: as StreamFailed's."""
 
     message: str
+    code: object = None
 
 
 class Always:
