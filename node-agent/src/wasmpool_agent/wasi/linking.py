@@ -1,6 +1,6 @@
 """Puts preview 1 on a linker, and says what a module wants that nobody provides."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import wasmtime
@@ -14,13 +14,13 @@ from wasmpool_agent.wasmtime_async import HostFunctions, Immediate, Wait, Waitin
 _MAY_WAIT: Final = frozenset({"poll_oneoff", "fd_write"})
 
 
-def link_preview1(functions: HostFunctions[Guest]) -> None:
+def link_preview1(functions: HostFunctions[Guest], table: Mapping[str, Function] = FUNCTIONS) -> None:
     """Defines all of wasi_snapshot_preview1. Once per engine."""
     for name, params in SIGNATURES.items():
         if name in _MAY_WAIT:
-            functions.define_waiting(MODULE, name, params, _waiting(functions, FUNCTIONS[name]))
+            functions.define_waiting(MODULE, name, params, _waiting(functions, table[name]))
         else:
-            functions.define(MODULE, name, params, name not in WITHOUT_RESULT, _immediate(functions, FUNCTIONS[name]))
+            functions.define(MODULE, name, params, name not in WITHOUT_RESULT, _immediate(functions, table[name]))
 
 
 def unprovided(imports: Iterable[tuple[str, str, str]]) -> str:

@@ -1,0 +1,3 @@
+module wasmpool.dev/tests/files
+
+go 1.23
