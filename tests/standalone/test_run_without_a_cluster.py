@@ -417,3 +417,39 @@ def _metric(port: int, series: str) -> float | None:
     pattern = re.compile(rf"^{series.removesuffix('}')}[^}}]*}} (\S+)$", re.MULTILINE)
     found = pattern.search(_get(port, "/metrics"))
     return float(found[1]) if found else None
+
+
+CAT = """#include <stdio.h>
+int main(void) {
+    char line[100];
+    FILE *file = fopen("/etc/app/conf/settings", "r");
+    if (file == NULL || fgets(line, sizeof line, file) == NULL)
+        return 1;
+    printf("%s", line);
+    return fopen("/etc/app/conf/settings", "w") == NULL && fopen("/etc/app/../passwd", "r") == NULL ? 0 : 2;
+}
+"""
+
+
+def test_a_command_reads_files_out_of_config_maps_and_writes_none(files: Files, tmp_path: Path) -> None:
+    source = tmp_path / "cat.c"
+    source.write_text(CAT)
+    files.module("cat.wasm", c_guest(source, tmp_path / "cat.wasm"))
+    folder = files.directory / "settings"
+    folder.mkdir()
+    (folder / "colour").write_text("blue\n")
+    mounted = {"name": "settings", "items": [{"key": "colour", "path": "conf/settings"}]}
+    files.workload("cat", "cat.wasm", files=[{"mountPath": "/etc/app", "configMap": mounted}])
+    status, agent = once(files)
+    assert status == 0, agent.reports("cat")
+    assert agent.said("cat") == ["blue"]
+
+
+def test_files_that_are_not_there_are_named(files: Files, tmp_path: Path) -> None:
+    files.module("hello.wasm", prints())
+    mounted = {"name": "guests", "items": [{"key": "nothing", "path": "x"}]}
+    files.workload("lost", "hello.wasm", files=[{"mountPath": "/etc/app", "configMap": mounted}])
+    status, agent = once(files)
+    assert status == 1
+    assert "run.command.files /etc/app: ConfigMap default/guests" in agent.reports("lost")[-1]["message"]
+    assert "has no key nothing; it has hello.wasm" in agent.reports("lost")[-1]["message"]

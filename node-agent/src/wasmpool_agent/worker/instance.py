@@ -119,7 +119,14 @@ class Instances:
         if isinstance(artifact, ComponentArtifact):
             host = Host(start.args, start.env, *streams, clocks, preopens=dict(preopens))
             return ComponentEntry(artifact, host, store)
-        guest = Guest(args=start.args, env=dict(start.env), stdout=streams[0], stderr=streams[1], clocks=clocks)
+        guest = Guest(
+            args=start.args,
+            env=dict(start.env),
+            stdout=streams[0],
+            stderr=streams[1],
+            clocks=clocks,
+            preopens=preopens,
+        )
         return CoreEntry(self._functions, artifact, start.entrypoint, store, guest)
 
     async def _to_its_end(
