@@ -1,39 +1,43 @@
 """WASI preview 1 as programs see it: every function called from C, and what libc and Go make of them.
 
-The guests run as the worker runs commands, in an engine of the agent's with its scheduler and its ticker, with two
-mounts of files. That nothing is left untested is tested too: with any one function out of order, the C program that
-calls them all must notice.
+The guests run as the worker runs commands: in a slot of a region, by its scheduler, with two mounts of files. That
+nothing is left untested is tested too: with any one function out of order, the C program that calls them all notices.
 """
 
 import asyncio
+import itertools
+import json
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 import pytest
 import wasmtime
 
+from tests.allocation import Pool, open_pool
 from tests.guests.build import c_guest, go_guest
-from wasmpool_agent.engine import DEFAULT_TUNABLES, _config
+from wasmpool_agent.protocol import Start
+from wasmpool_agent.store_limits import StoreLimits
 from wasmpool_agent.wasi.errno import Errno
 from wasmpool_agent.wasi.files import Tree, trees
 from wasmpool_agent.wasi.functions import Function
-from wasmpool_agent.wasi.guest import Clocks, Guest
+from wasmpool_agent.wasi.guest import Guest
 from wasmpool_agent.wasi.linking import link_preview1
 from wasmpool_agent.wasi.preview1 import FUNCTIONS
 from wasmpool_agent.wasi.signatures import SIGNATURES
-from wasmpool_agent.wasmtime_async import GuestTrap, HostFunctions, Wait
+from wasmpool_agent.wasmtime_async import HostFunctions
 from wasmpool_agent.worker.artifacts import CoreArtifact
-from wasmpool_agent.worker.entries import CoreEntry
-from wasmpool_agent.worker.scheduler import CpuClock, Scheduler
+from wasmpool_agent.worker.instance import Instances
+from wasmpool_agent.worker.output import LogWriter
+from wasmpool_agent.worker.scheduler import Scheduler
 from wasmpool_agent.worker.ticker import Ticker
 
 GUESTS: Final = Path(__file__).parent / "wasi"
-ALL_IS_WELL: Final = 42
 PATIENCE_SECONDS: Final = 60
+LIMITS: Final = StoreLimits(memory_pages=512, memories=1, tables=1, table_elements=100_000)
 FEW: Final = trees({"/etc/app": {"key": b"0123456789", "tls/ca.crt": b"cert"}, "/secret": {"token": b"abc"}})
 MANY: Final = trees(
     {
@@ -43,74 +47,66 @@ MANY: Final = trees(
 )
 
 
-class Kept:
-    """A standard stream that is kept."""
-
-    def __init__(self) -> None:
-        self.data = b""
-
-    def write(self, data: bytes) -> Wait | None:
-        """See wasi.guest.Output."""
-        self.data += data
-        return None
-
-
 @dataclass(frozen=True)
 class Ended:
-    """`outcome`: the exit code, or what the guest trapped with."""
+    """`exit_code`: None where it did not exit, and then `message` says why."""
 
-    outcome: int | str
-    stdout: bytes
-    stderr: bytes
+    exit_code: int | None
+    message: str
+    stdout: tuple[str, ...] = ()
+    stderr: tuple[str, ...] = ()
+
+
+WELL: Final = Ended(42, "", ("to standard output",))
 
 
 class Host:
-    """An engine, and what is made of it once."""
+    """A pool of one slot, and what the worker runs instances with."""
 
-    def __init__(self) -> None:
-        self.engine = wasmtime.Engine(_config(DEFAULT_TUNABLES))
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self._instances = itertools.count()
 
     def compiled(self, wasm: bytes) -> wasmtime.Module:
-        return wasmtime.Module(self.engine, wasm)
+        return wasmtime.Module(self.pool.engine, wasm)
 
     def run(
         self, module: wasmtime.Module, table: Mapping[str, Function] = FUNCTIONS, files: Mapping[str, Tree] = FEW
     ) -> Ended:
-        functions: HostFunctions[Guest] = HostFunctions(self.engine)
+        return asyncio.run(self._run(module, table, files))
+
+    async def _run(self, module: wasmtime.Module, table: Mapping[str, Function], files: Mapping[str, Tree]) -> Ended:
+        functions: HostFunctions[Guest] = HostFunctions(self.pool.engine)
         link_preview1(functions, table)
         artifact = CoreArtifact(functions.linker.instantiate_pre(module), 1, ("_start",))
-        return asyncio.run(self._run(functions, artifact, files))
-
-    async def _run(self, functions: HostFunctions[Guest], artifact: CoreArtifact, files: Mapping[str, Tree]) -> Ended:
-        cpu = CpuClock(time.monotonic_ns)
-        stdout, stderr = Kept(), Kept()
-        guest = Guest(
+        start = Start(
+            instance=next(self._instances),
+            workload_id=1,
+            workload="default/conformance",
+            revision="conformance-1",
+            artifact="guest",
             args=("program", "an argument"),
-            env={"NAME": "value"},
-            stdout=stdout,
-            stderr=stderr,
-            clocks=Clocks(time.time_ns, time.monotonic_ns, cpu.ns),
-            preopens=files,
+            env=(("NAME", "value"),),
+            deadline_seconds=PATIENCE_SECONDS,
         )
-        store = wasmtime.Store(self.engine)
-        outcome: int | str
-        try:
-            with Ticker(self.engine.increment_epoch) as ticker:
-                scheduler = Scheduler(ticker.touch)
-                entry = CoreEntry(functions, artifact, "_start", store, guest)
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    await entry.make(scheduler, cpu, nullcontext)
-                    outcome = await entry.enter(scheduler, cpu)
-        except GuestTrap as trap:
-            outcome = trap.message if guest.exit_code is None else guest.exit_code
-        finally:
-            store.close()
-        return Ended(outcome, stdout.data, stderr.data)
+        with TemporaryFile() as log, Ticker(self.pool.engine.increment_epoch) as ticker:
+            writer = LogWriter(log.fileno(), time.monotonic)
+            scheduler = Scheduler(ticker.touch)
+            instances = Instances(functions, self.pool.allocator, scheduler, writer, LIMITS)
+            ended = await instances.run(start, artifact, lambda _: None, files)
+            assert writer.close(PATIENCE_SECONDS)
+            log.seek(0)
+            lines = [json.loads(line) for line in log]
+        stdout, stderr = (
+            tuple(line["message"] for line in lines if line["stream"] == which) for which in ("stdout", "stderr")
+        )
+        return Ended(ended.exit_code, ended.message, stdout, stderr)
 
 
 @pytest.fixture(scope="module")
-def host() -> Host:
-    return Host()
+def host() -> Iterator[Host]:
+    with open_pool("compact", slots=1, memory_pages=LIMITS.memory_pages) as pool:
+        yield Host(pool)
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +115,7 @@ def each_function(host: Host, tmp_path_factory: pytest.TempPathFactory) -> wasmt
 
 
 def test_every_function_does_what_it_should(host: Host, each_function: wasmtime.Module) -> None:
-    ended = host.run(each_function)
-    assert ended == Ended(ALL_IS_WELL, b"to standard output\n", b"")
+    assert host.run(each_function) == WELL
 
 
 def test_the_program_calls_every_function(each_function: wasmtime.Module) -> None:
@@ -145,17 +140,15 @@ def test_a_function_that_is_out_of_order_is_noticed(
     name: str, broken: Function, host: Host, each_function: wasmtime.Module
 ) -> None:
     ended = host.run(each_function, {**FUNCTIONS, name: broken})
-    assert (ended.outcome == ALL_IS_WELL) == ((name, broken) in RIGHT), ended
+    assert (ended == WELL) == ((name, broken) in RIGHT), ended
 
 
 def test_libc_finds_its_way(host: Host, tmp_path: Path) -> None:
-    ended = host.run(host.compiled(c_guest(GUESTS / "libc.c", tmp_path / "libc.wasm")), files=MANY)
-    assert ended == Ended(ALL_IS_WELL, b"to standard output\n", b"")
+    assert host.run(host.compiled(c_guest(GUESTS / "libc.c", tmp_path / "libc.wasm")), files=MANY) == WELL
 
 
 def test_go_finds_its_way(host: Host, tmp_path: Path) -> None:
     wasm = go_guest(GUESTS / "go", tmp_path / "go.wasm")
     if wasm is None:
         pytest.skip("Go is not installed")
-    ended = host.run(host.compiled(wasm), files=MANY)
-    assert ended == Ended(ALL_IS_WELL, b"to standard output\n", b"")
+    assert host.run(host.compiled(wasm), files=MANY) == WELL
