@@ -100,14 +100,29 @@ def stat_at(_: Host, descriptor: Descriptor, __: frozenset[str], path: str) -> o
 def open_at(
     _: Host, descriptor: Descriptor, __: frozenset[str], path: str, how: frozenset[str], flags: frozenset[str]
 ) -> object:
-    if how & {"create", "truncate"} or flags & {"write", "mutate-directory"}:
-        return err("read-only")
+    if how >= {"create", "directory"}:
+        return err("invalid")
     found = _at(descriptor, path)
     if isinstance(found, str):
-        return err(found)
+        return err("read-only" if found == "no-entry" and "create" in how else found)
+    if how >= {"create", "exclusive"}:
+        return err("exist")
+    if isinstance(found, Tree) and (how & {"create", "truncate"} or "write" in flags):
+        return err("is-directory")
     if "directory" in how and isinstance(found, File):
         return err("not-directory")
+    if "truncate" in how or flags & {"write", "mutate-directory"}:
+        return err("read-only")
     return ok(found)
+
+
+@function(_OF + "create-directory-at")
+def create_directory_at(_: Host, descriptor: Descriptor, path: str) -> object:
+    # Programs make sure of their directories so, and take it for a success that there is one.
+    found = _at(descriptor, path)
+    if isinstance(found, str):
+        return err("read-only" if found == "no-entry" else found)
+    return err("exist")
 
 
 @function(_OF + "readlink-at")
@@ -158,7 +173,6 @@ for _name in [
     "set-size",
     "set-times",
     "write",
-    "create-directory-at",
     "set-times-at",
     "link-at",
     "remove-directory-at",

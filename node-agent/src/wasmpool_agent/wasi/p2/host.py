@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from wasmpool_agent.wasi.files import Tree
 from wasmpool_agent.wasi.guest import Clocks, Output
-from wasmpool_agent.wasi.p2.streams import InputStream, NoInput
+from wasmpool_agent.wasi.p2.streams import InputStream, NoInput, Written
 
 
 @dataclass(slots=True)
@@ -23,3 +23,8 @@ class Host:
     preopens: dict[str, Tree] = field(default_factory=dict[str, Tree])
     exit_code: int | None = None
     http: object | None = None
+    out: Written = field(init=False)
+    err: Written = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.out, self.err = Written(self.stdout), Written(self.stderr)

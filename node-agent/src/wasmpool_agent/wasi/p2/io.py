@@ -202,9 +202,9 @@ def _write_all(host: Host, stream: OutputStream, data: bytes) -> Result | Later:
             room = stream.check_write()
             if not room:
                 wait = stream.readiness()
-                if wait is not None:
-                    return Later(wait, partial(_write_all, host, stream, data))
-                continue
+                if wait is None:
+                    raise AssertionError("a stream without room has nothing to wait for")
+                return Later(wait, partial(_write_all, host, stream, data))
             stream.write(data[:room])
             data = data[room:]
         stream.flush()

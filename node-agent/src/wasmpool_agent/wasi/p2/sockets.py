@@ -4,6 +4,7 @@ from typing import Final
 
 from wasmpool_agent.wasi.p2.host import Host
 from wasmpool_agent.wasi.p2.registry import err, function
+from wasmpool_agent.wasi.p2.streams import IoError
 
 
 class Network:
@@ -13,6 +14,11 @@ class Network:
 @function("wasi:sockets/instance-network#instance-network")
 def instance_network(_: Host) -> Network:
     return Network()
+
+
+@function("wasi:sockets/network#network-error-code")
+def network_error_code(_: Host, __: IoError) -> str | None:
+    return None  # whatever failed, it was not the network
 
 
 def _denied(_: Host, *_arguments: object) -> tuple[bool, object]:
@@ -29,7 +35,6 @@ for _name in _FIRST:
     function(f"wasi:sockets/{_name}")(_denied)
 
 _REST: Final = {
-    "network": ("network-error-code",),
     "ip-name-lookup": (
         "[method]resolve-address-stream.resolve-next-address",
         "[method]resolve-address-stream.subscribe",

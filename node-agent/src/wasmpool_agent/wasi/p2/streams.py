@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from wasmpool_agent.wasi.guest import Output
 from wasmpool_agent.wasi.signals import Signal, StreamClosed, StreamFailed
 from wasmpool_agent.wasmtime_async import Wait
 
 __all__ = [
+    "LINES_MOST_BYTES",
     "READ_MOST_BYTES",
     "WRITE_MOST_BYTES",
     "Always",
@@ -20,10 +22,13 @@ __all__ = [
     "Signal",
     "StreamClosed",
     "StreamFailed",
+    "Written",
 ]
 
 READ_MOST_BYTES: Final = 64 * 1024
 WRITE_MOST_BYTES: Final = 64 * 1024
+LINES_MOST_BYTES: Final = 1024
+"""Of one write to standard output or error. All of it may be newlines, of which a thousand take some 3 ms."""
 
 
 class Pollable(Protocol):
@@ -81,6 +86,36 @@ class NoInput(Always):
         """See InputStream."""
         del limit
         return None
+
+
+class Written:
+    """Standard output or error as an output stream. Not ready while the reader of the lines is behind.
+
+    One for each instance and stream, however often the guest asks for it: a second one would not know what to wait for.
+    """
+
+    __slots__ = ("_output", "_wait")
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._wait: Wait | None = None
+
+    def readiness(self) -> Wait | None:
+        """See Pollable."""
+        if self._wait is not None and self._wait.ready():
+            self._wait = None
+        return self._wait
+
+    def check_write(self) -> int:
+        """See OutputStream."""
+        return 0 if self.readiness() is not None else LINES_MOST_BYTES
+
+    def write(self, data: bytes) -> None:
+        """See OutputStream."""
+        self._wait = self._output.write(bytes(data))
+
+    def flush(self) -> None:
+        """See OutputStream: lines go on as they are whole."""
 
 
 class AnyOf:
