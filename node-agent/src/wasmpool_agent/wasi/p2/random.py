@@ -36,8 +36,3 @@ def get_insecure_random_u64(host: Host) -> int:
 @function("wasi:random/insecure-seed#insecure-seed")
 def insecure_seed(host: Host) -> tuple[int, int]:
     return get_random_u64(host), get_random_u64(host)
-
-
-@function("wasi:random/insecure-seed#get-insecure-seed")
-def get_insecure_seed(host: Host) -> tuple[int, int]:
-    return insecure_seed(host)
