@@ -153,7 +153,7 @@ def test_what_nobody_goes_on_with_is_removed_in_the_end(downloads: Path) -> None
 
 
 def test_a_registry_that_drips_is_given_up_and_may_be_asked_again(front: Front, wasm: bytes, downloads: Path) -> None:
-    slow = replace(QUICK, least_bytes_per_second=1e9, slow_seconds=0.0)
+    slow = replace(QUICK, least_bytes_per_second=1e9, slow_seconds=0.005)
 
     async def work(client: RegistryClient) -> bytes:
         resolved = await client.resolve(parse(f"{front.host}/acme/app:1"))
@@ -164,6 +164,21 @@ def test_a_registry_that_drips_is_given_up_and_may_be_asked_again(front: Front, 
     assert caught.value.temporary
     assert len(blobs(front)) == 1
     assert pull(plain(front), f"{front.host}/acme/app:1", downloads) == wasm
+
+
+def test_a_registry_that_cuts_again_and_again_is_as_slow_as_all_of_it_together(
+    front: Front, wasm: bytes, downloads: Path
+) -> None:
+    front.rule = lambda seen: Pass(cut_after=10_000 if seen.is_blob else None)
+    slow = replace(QUICK, least_bytes_per_second=1e9, slow_seconds=0.2, attempts=1000)
+
+    async def work(client: RegistryClient) -> bytes:
+        resolved = await client.resolve(parse(f"{front.host}/acme/app:1"))
+        return await client.fetch(resolved, NO_CREDENTIALS, downloads, MOST)
+
+    with pytest.raises(TooSlowError):
+        with_client(plain(front), work, limits=slow)
+    assert 1 < len(blobs(front)) < 200
 
 
 def test_a_part_that_is_whole_costs_no_request(front: Front, wasm: bytes, layer: str, downloads: Path) -> None:

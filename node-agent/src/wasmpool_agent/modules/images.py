@@ -72,7 +72,7 @@ class Images:
         self._memory = memory
         self._most_bytes = min(most_bytes, IMAGE_MOST_BYTES)
         self._hint = hint
-        self._locks: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[tuple[str, str, str, str], asyncio.Lock] = WeakValueDictionary()
         self._downloads = Turns(DOWNLOADS, DOWNLOADS_OF_ONE)
         metrics.pulls_queued(lambda: self._downloads.waiting)
 
@@ -143,8 +143,8 @@ class Images:
         (first, *_) = resolved.content.layers
         blob = first.digest if resolved.kind is Kind.ARTIFACT else image
         repository = resolved.reference.name
-        # NB: only who asks the same repository with the same credentials may wait for another's download.
-        async with self._locks.setdefault((repository, blob, resolved.fingerprint), asyncio.Lock()):
+        # NB: nobody waits for another namespace's download, whose turn may be long in coming.
+        async with self._locks.setdefault((repository, blob, resolved.fingerprint, namespace), asyncio.Lock()):
             digest = await in_thread(lambda: self._pulled.supplied(repository, blob))
             if digest is None or await self._cache.module_bytes(digest) is None:
                 digest = await self._download(resolved, credentials, namespace)

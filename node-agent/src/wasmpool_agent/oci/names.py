@@ -7,7 +7,8 @@ from typing import Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-THREADS: Final = 4
+THREADS: Final = 64
+"""A question that nobody answers keeps its thread after whoever asked has gone: several tenants may have some."""
 
 
 class Resolver(AbstractResolver):

@@ -38,7 +38,7 @@ class Limits:
     """What a pull may take. `attempts`: for what is temporary; of a download, without a byte more.
 
     `stall_seconds`: for so long the other side may say nothing. `least_bytes_per_second`: of a download, averaged over
-    `slow_seconds`. `unpack_seconds`: for an image's layers.
+    `slow_seconds`, however often it is cut. `unpack_seconds`: for an image's layers.
     """
 
     resolve_seconds: float = 60.0
@@ -50,7 +50,7 @@ class Limits:
     most_wait_seconds: float = 30.0
     least_bytes_per_second: float = 16 * 1024.0
     slow_seconds: float = 30.0
-    unpack_seconds: float = 60.0
+    unpack_seconds: float = 20.0
 
 
 @dataclass(frozen=True, slots=True)

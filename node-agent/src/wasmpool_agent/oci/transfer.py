@@ -1,6 +1,5 @@
 """Loading a layer into its part: gone on from where it was cut, and right at the end or not there at all."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ class Transfer:
     described: Descriptor
     part: Part
     on_bytes: Callable[[int], None]
+    pace: "Pace"
 
     async def run(self) -> None:
         """After it the part is right. Raises PullError."""
@@ -61,6 +61,7 @@ class Transfer:
     async def _from_any(self, endpoint: Endpoint, credential: Credential) -> None:
         part = self.part
         what = f"GET layer {self.described.digest} of {endpoint.name}"
+        self.pace.count(0, what)
         headers = {"Accept": "*/*"} | ({"Range": f"bytes={part.size}-"} if part.size else {})
         request = Request("GET", endpoint.url("blobs", self.described.digest), what, headers)
         async with self.asking.asked(endpoint, credential, request) as (answer, _):
@@ -94,15 +95,12 @@ class Transfer:
 
     async def _take(self, answer: Answer, what: str) -> None:
         gathered = bytearray()
-        pace = _Pace(self.asking.means.limits, asyncio.get_running_loop().time)
         try:
             async with aclosing(answer.chunks()) as chunks:
                 async for chunk in chunks:
                     self.on_bytes(len(chunk))
                     gathered += chunk
-                    if pace.too_slow(len(chunk)):
-                        least = self.asking.means.limits.least_bytes_per_second
-                        raise TooSlowError(f"{what}: fewer than {least:g} bytes per second come")
+                    self.pace.count(len(chunk), what)
                     if self.part.size + len(gathered) > self.described.size:
                         gathered.clear()
                         problem = f"{what}: more than the {self.described.size} bytes of the manifest came"
@@ -127,19 +125,22 @@ class Transfer:
         )
 
 
-class _Pace:
-    """Bytes per second, looked at once in every `slow_seconds`."""
+class Pace:
+    """Bytes per second of one blob, over all attempts, looked at once in every `slow_seconds`."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self._limits = limits
         self._clock = clock
         self._since, self._bytes = clock(), 0
 
-    def too_slow(self, more: int) -> bool:
+    def count(self, more: int, what: str) -> None:
+        """So many have come. Raises TooSlowError."""
         self._bytes += more
         seconds = self._clock() - self._since
-        if seconds < self._limits.slow_seconds:
-            return False
+        if seconds < self._limits.slow_seconds or not seconds:
+            return
         slow = self._bytes < self._limits.least_bytes_per_second * seconds
         self._since, self._bytes = self._clock(), 0
-        return slow
+        if slow:
+            least = self._limits.least_bytes_per_second
+            raise TooSlowError(f"{what}: fewer than {least:g} bytes per second come")

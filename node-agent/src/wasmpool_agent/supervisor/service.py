@@ -66,7 +66,9 @@ class Supervisor:
         memory = PodMemory.divided(
             memory_limit(), settings.pool.spec, settings.pool.spec.runtime.workers or usable_cpus()
         )
-        reading, pulled = Budget(memory.module_bytes), Pulled(settings.cache)
+        # NB: two halves, so that nobody who only reads the cache waits for an image that is being unpacked.
+        half = memory.module_bytes // 2
+        unpacking, reading, pulled = Budget(half), Budget(half), Pulled(settings.cache)
         images = Images(
             self._registries,
             sources,
@@ -74,7 +76,7 @@ class Supervisor:
             cache,
             pulled,
             metrics,
-            reading,
+            unpacking,
             most_bytes=memory.module_bytes,
             hint=memory.hint,
         )
