@@ -386,3 +386,11 @@ def test_names_out_of_a_module_are_shown_short_and_harmless() -> None:
     assert shown("a\x1b[31m\nb") == "a\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}b"
     assert shown("x" * NAME_SHOWN) == "x" * NAME_SHOWN
     assert shown("x" * 200_000) == "x" * (NAME_SHOWN - 1) + "…"
+
+
+def test_a_file_that_is_to_be_a_directory_too_is_refused_by_its_path() -> None:
+    items = [{"key": "a", "path": "x"}, {"key": "a", "path": "x/y"}]
+    files = [{"mountPath": "/etc", "configMap": {"name": "settings", "items": items}}]
+    sources = Sources(_Objects({"settings": {"a": b"1"}}), "platform", "web")
+    with pytest.raises(PullFailedError, match=r"run\.command\.files /etc: x/y is below another item's path"):
+        asyncio.run(sources.files(_revision(run={"command": {"files": files}})))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from wasmpool_agent.supervisor.ports import AbsentError, ForbiddenError, Objects, PortError
+from wasmpool_agent.wasi.files import PathNotDirectoryError, trees
 from wasmpool_api.meta import agent_name
 from wasmpool_api.reasons import Refusal, Waiting
 from wasmpool_api.revisions import Revision
@@ -114,6 +115,12 @@ class Sources:
                 if key not in found.entries:
                     raise PullFailedError(Waiting.MODULE_PULL_FAILED, f"{field}: {_no_key(found, key)}")
             mounts[each.mount_path] = {path: found.entries[key] for path, key in items.items()}
+            try:
+                trees({each.mount_path: mounts[each.mount_path]})
+            except PathNotDirectoryError as error:
+                raise PullFailedError(
+                    Refusal.UNSUPPORTED_FEATURE, f"{field}: {error} is below another item's path, which is a file"
+                ) from error
         return mounts
 
     async def _value(
