@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 from wasmpool_agent.http.body import Outgoing
 from wasmpool_agent.http.exchange import Exchange
+from wasmpool_agent.http.network import Outbox
 from wasmpool_agent.wasi.p2.host import Host
 from wasmpool_agent.wasi.p2.http_bodies import IncomingBody, OutgoingBody
 from wasmpool_agent.wasi.p2.http_fields import Fields, Result
@@ -51,12 +52,18 @@ class ResponseOutparam:
 
 
 class Answering:
-    """What an instance that answers a request has in its host. `body`: of the answer, until it is finished."""
+    """What an instance that answers a request has in its host. `outbox`: for those that it sends; None: it may not."""
 
-    __slots__ = ("exchange",)
+    __slots__ = ("exchange", "outbox")
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, outbox: Outbox | None = None) -> None:
         self.exchange = exchange
+        self.outbox = outbox
+
+    def close(self) -> None:
+        """The instance has ended: so does what it still sends. Idempotent."""
+        if self.outbox is not None:
+            self.outbox.close()
 
 
 def incoming(exchange: Exchange) -> tuple[IncomingRequest, ResponseOutparam]:
