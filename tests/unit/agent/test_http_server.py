@@ -299,6 +299,19 @@ def test_who_expects_to_be_asked_and_is_not_has_to_ask_anew() -> None:
     run(test)
 
 
+def test_nobody_is_asked_what_came_after_the_last_answer() -> None:
+    async def test() -> None:
+        async with serving() as server:
+            client = await server.client(
+                b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\nab" + LAST
+            )
+            data = await client.all()
+            assert data.count(b"200 OK") == 1
+            assert len(server.exchanges) == 1
+
+    run(test)
+
+
 def test_100_continue_never_comes_inside_of_another_answer() -> None:
     taken: list[Exchange] = []
 

@@ -156,6 +156,8 @@ class Connection(asyncio.BufferedProtocol):
     # ---------------------------------------------------------------------------------------- from the parser
     def on_message_begin(self) -> None:
         """A request begins."""
+        if self._last:  # in the same step as what was last
+            return
         self._in_head = True
         self._target, self._fields = b"", []
         self._head_size = self._body_size = self._fed = 0
@@ -177,6 +179,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
+        if self._last:
+            return
         self._in_head = False
         self._read_due.clear()
         parser = self._parser
