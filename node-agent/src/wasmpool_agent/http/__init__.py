@@ -18,8 +18,9 @@ each exchange as soon as its head has come and its turn has, and gives an answer
     exchange.inform(status, headers)        103 and such, before the answer
     exchange.abort()                        the connection ends, and the client sees that the answer is not whole
 
-`exchange.body` is an input stream; whoever does not want the rest of it says so by `exchange.body.abandon()`. `exchange.gone` is called once if the client leaves before its answer is whole,
-`exchange.done` once it is whole or never will be. `Connection.close` answers what has come, and ends the connection.
+`exchange.body` is an input stream; whoever does not want the rest of it says so by `exchange.body.abandon()`.
+`exchange.gone` is called once if the client leaves before its answer is whole, `exchange.done` once it is whole or
+never will be. `Connection.close` answers what has come, and ends the connection.
 """
 
 from wasmpool_agent.http.connection import Connection, Site

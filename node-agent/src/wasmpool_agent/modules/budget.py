@@ -44,7 +44,7 @@ class Budget:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # it was dealt, and nobody takes it
                 self._taken -= share
-            else:
+            elif (share, turn) in self._waiting:  # it may have been passed over already
                 self._waiting.remove((share, turn))
             self._deal()
             raise

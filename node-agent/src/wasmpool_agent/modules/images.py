@@ -59,6 +59,7 @@ class Images:
         pulled: Pulled,
         metrics: Metrics,
         memory: Budget,
+        unpacking: Budget | None = None,
         *,
         most_bytes: int = IMAGE_MOST_BYTES,
         hint: str = "",
@@ -70,6 +71,7 @@ class Images:
         self._pulled = pulled
         self._metrics = metrics
         self._memory = memory
+        self._unpacking = unpacking or memory
         self._most_bytes = min(most_bytes, IMAGE_MOST_BYTES)
         self._hint = hint
         self._locks: WeakValueDictionary[tuple[str, str, str, str], asyncio.Lock] = WeakValueDictionary()
@@ -153,6 +155,8 @@ class Images:
             return digest
 
     async def _download(self, resolved: Resolved, credentials: Credentials, namespace: str) -> str:
+        # NB: what is unpacked takes long and may take all; what is a module already must not wait for that.
+        memory = self._unpacking if resolved.kind is Kind.IMAGE else self._memory
         async with self._downloads.turn(namespace), AsyncExitStack() as held:
             data = await self._client.fetch(
                 resolved,
@@ -161,7 +165,7 @@ class Images:
                 self._most_bytes,
                 self._metrics.received,
                 scope=namespace,
-                before_load=lambda size: held.enter_async_context(self._memory.of(size)),
+                before_load=lambda size: held.enter_async_context(memory.of(size)),
             )
             return await self._cache.keep_module(data)
 

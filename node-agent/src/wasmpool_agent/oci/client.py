@@ -170,7 +170,7 @@ class RegistryClient:
         before_load: Callable[[int], Awaitable[None]] | None,
         scope: str,
     ) -> bytes:
-        clock = asyncio.get_running_loop().time
+        pace = Pace(self._limits, asyncio.get_running_loop().time)
         origin = Origin(resolved.reference.registry, resolved.reference.repository, scope)
         async with AsyncExitStack() as held:
             parts: dict[str, Part] = {}
@@ -178,7 +178,7 @@ class RegistryClient:
             for described in sorted(resolved.content.layers, key=lambda it: it.digest):
                 if described.digest not in parts:
                     part = await held.enter_async_context(Part.held(directory, described, origin, self._means.sleep))
-                    await Transfer(asking, described, part, on_bytes, Pace(self._limits, clock)).run()
+                    await Transfer(asking, described, part, on_bytes, pace).run()
                     parts[described.digest] = part
             if before_load is not None:
                 await before_load(resolved.size_bytes if resolved.kind is Kind.ARTIFACT else most_bytes)

@@ -177,7 +177,9 @@ async def in_thread(function: Callable[[], _Result]) -> _Result:
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        await asyncio.wait([running])
+        while not running.done():
+            with suppress(asyncio.CancelledError):  # once is enough; the first is passed on
+                await asyncio.wait([running])
         raise
 
 
@@ -200,7 +202,9 @@ async def unpacking(work: Callable[[Callable[[], None]], _Result], seconds: floa
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         gone.set()
-        await asyncio.wait([running])
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
         raise
 
 

@@ -61,7 +61,6 @@ class Transfer:
     async def _from_any(self, endpoint: Endpoint, credential: Credential) -> None:
         part = self.part
         what = f"GET layer {self.described.digest} of {endpoint.name}"
-        self.pace.count(0, what)
         headers = {"Accept": "*/*"} | ({"Range": f"bytes={part.size}-"} if part.size else {})
         request = Request("GET", endpoint.url("blobs", self.described.digest), what, headers)
         async with self.asking.asked(endpoint, credential, request) as (answer, _):
@@ -95,6 +94,7 @@ class Transfer:
 
     async def _take(self, answer: Answer, what: str) -> None:
         gathered = bytearray()
+        self.pace.begin()
         try:
             async with aclosing(answer.chunks()) as chunks:
                 async for chunk in chunks:
@@ -109,6 +109,7 @@ class Transfer:
                         await self.part.append(bytes(gathered))
                         gathered.clear()
         finally:
+            self.pace.end()
             # What came before a cut is gone on from.
             if gathered:
                 await self.part.append(bytes(gathered))
@@ -126,21 +127,34 @@ class Transfer:
 
 
 class Pace:
-    """Bytes per second of one blob, over all attempts, looked at once in every `slow_seconds`."""
+    """Bytes per second of one download, over all its layers and attempts; looked at once in every `slow_seconds`.
+
+    Seconds count while bytes are being waited for: neither pauses nor servers that give none are slow downloads.
+    """
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self._limits = limits
         self._clock = clock
-        self._since, self._bytes = clock(), 0
+        self._seconds, self._bytes = 0.0, 0
+        self._since = clock()
+
+    def begin(self) -> None:
+        """A body is coming."""
+        self._since = self._clock()
+
+    def end(self) -> None:
+        """It comes no more."""
+        now = self._clock()
+        self._seconds, self._since = self._seconds + now - self._since, now
 
     def count(self, more: int, what: str) -> None:
         """So many have come. Raises TooSlowError."""
         self._bytes += more
-        seconds = self._clock() - self._since
-        if seconds < self._limits.slow_seconds or not seconds:
+        self.end()
+        if self._seconds < self._limits.slow_seconds:
             return
-        slow = self._bytes < self._limits.least_bytes_per_second * seconds
-        self._since, self._bytes = self._clock(), 0
+        least = self._limits.least_bytes_per_second
+        slow = self._bytes < least * self._seconds
+        self._seconds, self._bytes = 0.0, 0
         if slow:
-            least = self._limits.least_bytes_per_second
             raise TooSlowError(f"{what}: fewer than {least:g} bytes per second come")

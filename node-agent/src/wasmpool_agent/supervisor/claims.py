@@ -142,8 +142,10 @@ class Claim:
             used_slots=self.used,
             restarts=restarts,
             digest=self.module.digest if self.module is not None else "",
-            completed=format_indexes(runs.completed) if runs is not None and runs.counted else "",
-            failed=format_indexes(runs.failed) if runs is not None and runs.counted else "",
+            # NB: of those that are assigned, which an index stays until the operator has counted it: all that there
+            # ever were could be more than a status may hold.
+            completed=format_indexes(runs.completed & self.indexes) if runs is not None and runs.counted else "",
+            failed=format_indexes(runs.failed & self.indexes) if runs is not None and runs.counted else "",
             exit_code=_signed(last.exit_code) if last is not None else None,
             module=self.module if self.assignment.inspect else None,
         )

@@ -76,8 +76,9 @@ class Supervisor:
             cache,
             pulled,
             metrics,
+            reading,
             unpacking,
-            most_bytes=memory.module_bytes,
+            most_bytes=half,
             hint=memory.hint,
         )
         self._preparer = Preparer(
