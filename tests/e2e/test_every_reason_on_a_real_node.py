@@ -84,10 +84,6 @@ CASES: Final = (
         ("the module imports env.launch (function), which this agent does not provide; allowed are the ",),
     ),
     Case(
-        "burst", "UnsupportedFeature", "Admitted", "False",
-        ("burst is 3, and only requests borrow slots; allowed without run.http is 0",),
-    ),
-    Case(
         "stranger", "NamespaceNotAllowed", "Admitted", "False",
         ("{home}/main allows workloads of namespaces with labels wasmpool-e2e={home}", "namespace {stranger} has none"),
         STRANGER,
@@ -295,9 +291,6 @@ def _workloads(namespaces: Mapping[str, str], registry: str) -> Iterator[Object]
     lowered["spec"]["limits"] = {"memoryPages": 16}
     yield lowered
     yield _command("many", home, instances=17)
-    burst = _command("burst", home, restartPolicy="Always")
-    burst["spec"]["burst"] = 3
-    yield burst
     yield _command("stranger", stranger, home)
     yield _command("waits", home, pool="full")
     yield _command("orphan", home, pool="absent")

@@ -45,9 +45,13 @@ class Cache:
         """A module that was kept, whole and unchanged."""
         return await self._look(None, lambda: self._store.module(digest))
 
+    async def has_module(self, digest: str) -> bool:
+        """Whether it was kept; whether it is unchanged is not said. Counts as a request: ask once for each need."""
+        return await self._look(Kind.MODULE, lambda: self._store.module_bytes(digest)) is not None
+
     async def module_bytes(self, digest: str) -> int | None:
-        """The size of a module that was kept; whether it is unchanged is not said."""
-        return await self._look(Kind.MODULE, lambda: self._store.module_bytes(digest))
+        """The size of a module that was kept."""
+        return await self._look(None, lambda: self._store.module_bytes(digest))
 
     async def open_module(self, digest: str) -> int | None:
         """A module that was kept, whole and unchanged, as a descriptor that is the caller's."""

@@ -95,7 +95,7 @@ class Modules:
         namespace, digest = revision.workload_namespace, revision.digest
         if not await in_thread(lambda: self._pulled.was_read(namespace, digest)):
             return False
-        return await self._cache.module_bytes(digest) is not None
+        return await self._cache.has_module(digest)
 
     @asynccontextmanager
     async def _read(self, revision: Revision, digest: str) -> AsyncGenerator[bytes]:

@@ -118,7 +118,7 @@ class Images:
         known = await in_thread(
             lambda: any(self._pulled.module(str(reference), it.fingerprint) == digest for it in candidates)
         )
-        return known and await self._cache.module_bytes(digest) is not None
+        return known and await self._cache.has_module(digest)
 
     async def _pull(self, reference: Reference, credentials: Credentials, namespace: str) -> tuple[str, str]:
         began = time.monotonic()
@@ -148,7 +148,7 @@ class Images:
         # NB: nobody waits for another namespace's download, whose turn may be long in coming.
         async with self._locks.setdefault((repository, blob, resolved.fingerprint, namespace), asyncio.Lock()):
             digest = await in_thread(lambda: self._pulled.supplied(repository, blob))
-            if digest is None or await self._cache.module_bytes(digest) is None:
+            if digest is None or not await self._cache.has_module(digest):
                 digest = await self._download(resolved, credentials, namespace)
                 await in_thread(lambda: self._pulled.learn_supplied(repository, blob, digest))
             await in_thread(lambda: self._pulled.learn(image, resolved.fingerprint, digest))
