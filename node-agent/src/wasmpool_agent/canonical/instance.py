@@ -235,6 +235,7 @@ class Instance:
 
     def _calling(self, exported: Exported, bound: Context) -> Steps:
         cells, context, state = self._live(), self._context, self.state
+        set_epoch_deadline(context, 1)  # ticks since it was made are not the call's
         if bound.wanted:
             first = state.wanted(bound)
             glue = self._function(Item(self._program.glue, exported.allocator))

@@ -143,6 +143,7 @@ class Instance:
         except BaseException:
             call.close()
             raise
+        self._store.set_epoch_deadline(1)  # ticks since it was made are not the call's
         call.begin(capi.call(cell, self.handles.context, *arguments, call.error_cell))
         return call
 

@@ -1,7 +1,7 @@
 """Which guest runs next. All of it happens on the event loop's thread, one slice at a time.
 
     fresh    just started, or woken from a wait: served first, in order
-    spent    used up a slice of one tick: one of them after every batch of fresh ones
+    spent    has run for SLICE_NS since: one of them after every batch of fresh ones
 
 A batch is bounded in time, and between batches the loop looks at its timers and at the supervisor's socket. So neither
 many short guests nor one that spins keep a deadline, a Stop or each other waiting for more than a batch and a slice.
@@ -20,6 +20,8 @@ import wasmtime
 from wasmpool_agent.wasmtime_async import GuestTrap, Wait
 
 BATCH_SECONDS: Final = 0.010
+SLICE_NS: Final = 2_500_000
+"""What makes a guest a long one. A tick of the epoch says little: it may come just after a slice has begun."""
 
 
 class CpuClock:
@@ -36,10 +38,12 @@ class CpuClock:
         """A slice begins."""
         self._since_ns = self._now_ns()
 
-    def stop(self) -> None:
-        """It has ended."""
-        self._used_ns += self._now_ns() - self._since_ns
+    def stop(self) -> int:
+        """It has ended: it took so many nanoseconds."""
+        took_ns = self._now_ns() - self._since_ns
+        self._used_ns += took_ns
         self._since_ns = 0
+        return took_ns
 
     def ns(self) -> int:
         """Used so far."""
@@ -76,6 +80,8 @@ class Running:
     first: AbstractContextManager[None] | None
     calls_off: Callable[[], None] | None = None
     over: bool = False
+    fresh_ns: int = 0
+    """How long it has run since it was started or woken."""
 
 
 class Scheduler:
@@ -167,12 +173,13 @@ class Scheduler:
             self._over(entry, error)
             return
         finally:
-            entry.cpu.stop()
+            entry.fresh_ns += entry.cpu.stop()
         if ended:
             self._over(entry, None)
         elif entry.call.waits_for is None:
-            self._spent.append(entry)
+            (self._fresh if entry.fresh_ns < SLICE_NS else self._spent).append(entry)
         else:
+            entry.fresh_ns = 0
             entry.calls_off = entry.call.waits_for.arm(partial(self._wake, entry))
 
     def _over(self, entry: Running, error: Exception | None) -> None:

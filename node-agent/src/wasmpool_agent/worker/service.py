@@ -36,6 +36,7 @@ from wasmpool_agent.protocol import (
 )
 from wasmpool_agent.wasi.files import Tree, trees
 from wasmpool_agent.worker.artifacts import ArtifactRefusedError, Artifacts
+from wasmpool_agent.worker.heap import Heap
 from wasmpool_agent.worker.instance import NOTHING, Instances
 from wasmpool_agent.worker.output import LogWriter
 from wasmpool_agent.worker.serving import Sites
@@ -75,9 +76,11 @@ class Service:
         self._mappings, self._mappings_due = 0, 0.0
         self._stats: Stats | None = None
         self._sites = sites(self._say)
+        self._heap = Heap()
 
     async def serve(self) -> int:
         """The process' exit status: 0 after Shutdown or when the supervisor is gone, 2 after a malformed message."""
+        self._heap.grown()
         self._channel.post(Ready(pid=os.getpid(), wasmtime_version=version("wasmtime")))
         try:
             while True:
@@ -114,6 +117,7 @@ class Service:
                     asyncio.get_running_loop().call_later(message.grace_seconds, task.cancel)
             case Drop():
                 self._artifacts.drop(message.key)
+                self._heap.shrunk()
             case Serve():
                 self._sites.serve(message, fds)
             case GiveWay():
@@ -133,6 +137,7 @@ class Service:
         except ArtifactRefusedError as error:
             self._channel.post(ModuleFailed(key=message.key, reason=error.reason, message=str(error)))
         else:
+            self._heap.grown()
             seconds = asyncio.get_running_loop().time() - begun
             self._channel.post(ModuleLoaded(key=message.key, seconds=seconds))
 

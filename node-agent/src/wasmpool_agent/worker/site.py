@@ -10,7 +10,7 @@ out without it.
 
 import asyncio
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -33,13 +33,12 @@ from wasmpool_agent.wasi.p2.http_types import Answering, incoming
 from wasmpool_agent.wasmtime_async import GuestTrap
 from wasmpool_agent.worker.component import Guest
 from wasmpool_agent.worker.scheduler import Scheduler
-from wasmpool_agent.worker.supply import Made, MakeFailure, Supply, Ticket
+from wasmpool_agent.worker.supply import TOKEN_SECONDS, Made, MakeFailure, Supply, Ticket
 
 ACCEPT_PATIENCE_SECONDS: Final = 0.02
 """For so long a client is left to another worker that may have a slot; then it waits here."""
 ACCEPT_POLL_SECONDS: Final = 0.002
 CLIENTS_MOST: Final = 4096
-ACCEPTED_IN_A_ROW: Final = 64
 MAKE_AGAIN_SECONDS: Final = 1.0
 _WORDS: Final = {504: "the deadline has passed", 503: "this workload is going away"}
 TRAPS_SECONDS: Final = 1.0
@@ -198,6 +197,8 @@ class Site:
         self._clients: set[Connection] = set()
         self._loop = asyncio.get_running_loop()
         self._since: float | None = None
+        self._expected: deque[float] = deque()
+        """When clients were accepted that have not asked yet: each is to have a slot, for as long as tokens last."""
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None
 
@@ -221,6 +222,8 @@ class Site:
 
     def handle(self, exchange: Exchange) -> None:
         """See http.Site."""
+        if self._expected:
+            self._expected.popleft()
         revision = self.current
         if revision is None:
             _unavailable(exchange, "no revision of this workload answers now")
@@ -258,26 +261,29 @@ class Site:
         if revision is None or len(self._clients) >= CLIENTS_MOST:
             self._later()
             return
-        for accepted in range(ACCEPTED_IN_A_ROW):
-            # Who has no slot for the next request leaves it to a worker that has, if there is one.
-            if not revision.supply.able(accepted):
-                now = self._loop.time()
-                self._since = self._since or now
-                if now < self._since + ACCEPT_PATIENCE_SECONDS:
-                    self._later()
-                    return
-            self._since = None
-            try:
-                client, _ = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError:  # no more descriptors: those who have one will give it back
+        now = self._loop.time()
+        while self._expected and self._expected[0] < now - TOKEN_SECONDS:
+            self._expected.popleft()
+        # Who has no slot for the next request leaves it to a worker that has, if there is one.
+        if not revision.supply.able(len(self._expected)):
+            self._since = self._since or now
+            if now < self._since + ACCEPT_PATIENCE_SECONDS:
                 self._later()
                 return
-            client.setblocking(False)
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = self._loop.create_task(self._loop.connect_accepted_socket(self._connection, client))
-            task.add_done_callback(_looked_at)
+        self._since = None
+        # NB: one, and then the loop's other work: of clients that come together, a worker that is free takes the next.
+        try:
+            client, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError:  # no more descriptors: those who have one will give it back
+            self._later()
+            return
+        self._expected.append(now)
+        client.setblocking(False)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        task = self._loop.create_task(self._loop.connect_accepted_socket(self._connection, client))
+        task.add_done_callback(_looked_at)
 
     def _connection(self) -> Connection:
         return Connection(self, self._loop)
