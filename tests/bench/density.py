@@ -4,7 +4,8 @@
 
 As root: each side runs in a memory cgroup of its own. Every workload answers one request, then all are idle. The other
 side is a process each without its pod, so what a pod adds (its pause container, its shim, its cgroups) is left out in
-its favour. Slots are on ordinary pages here, and counted in full, as if all of the region were huge pages.
+its favour. Slots are on huge pages where enough of them are free (256 for 1,000 workloads), and counted in full, used
+or not; else on ordinary pages, of which only those count that were touched.
 """
 
 import argparse
@@ -152,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         few = of_agent(guest, 1, instances=instances, burst=burst, backing=backing)
         many = of_agent(guest, count, instances=instances, burst=burst, backing=backing)
         each = Charge(*(value // (count - 1) for value in vars(many - few).values()))
-        case = f"{count} workloads, instances {instances}, burst {burst}"
+        case = f"{count} workloads, {backing}, instances {instances}, burst {burst}"
         beside = (each.anonymous + each.kernel) / KIB
         report.add(f"{case}: anonymous and kernel memory beside the slot", "wasmpool", UNIT, [beside])
         slots = slot_bytes * max(count * instances, 16)
