@@ -28,7 +28,7 @@ P50: Final = "p50 ms"
 P99: Final = "p99 ms"
 BASELINES: Final = ("wasmtime serve", "wasmtime serve, pooling")
 _UNITS: Final = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
-_PAGES: Final = {"c": 16, "rust": 32, "js": 512, "python": 768}
+PAGES: Final = {"c": 16, "rust": 32, "go": 128, "js": 512, "python": 768}
 """Of 64 KiB, what each guest's memory grows to."""
 
 
@@ -88,7 +88,7 @@ def _milliseconds(text: str, quantile: str) -> float:
 
 def run_guest(name: str, cases: Iterable[Case], rounds: int, seconds: int, report: Report, directory: Path) -> None:
     """Adds rows for each case and server."""
-    guest, pages = web_guest(name), _PAGES[name]
+    guest, pages = web_guest(name), PAGES[name]
     binary = wasmtime_binary(directory)
     with ExitStack() as stack:
         servers = [

@@ -38,13 +38,14 @@ class Report:
         """One row."""
         self.rows.append(Row(case, subject, unit, tuple(runs)))
 
-    def find(self, case: str, subject: str) -> Row | None:
-        """The row, if it was measured."""
-        return next((row for row in self.rows if (row.case, row.subject) == (case, subject)), None)
+    def find(self, case: str, subject: str, unit: str = "") -> Row | None:
+        """The row, if it was measured; without a unit, the first one of any."""
+        wanted = (row for row in self.rows if (row.case, row.subject) == (case, subject))
+        return next((row for row in wanted if unit in {"", row.unit}), None)
 
-    def ratio(self, case: str, subject: str, baseline: str) -> float | None:
+    def ratio(self, case: str, subject: str, baseline: str, unit: str = "") -> float | None:
         """The median of the rounds' ratios: below 1, the subject takes less. None where one is not there or is 0."""
-        row, base = self.find(case, subject), self.find(case, baseline)
+        row, base = self.find(case, subject, unit), self.find(case, baseline, unit)
         if row is None or base is None or not all(base.runs):
             return None
         return statistics.median(one / other for one, other in zip(row.runs, base.runs, strict=True))
@@ -57,7 +58,7 @@ class Report:
         ]
         for row in self.rows:
             if row.unit == unit:
-                ratios = [self.ratio(row.case, row.subject, it) for it in baselines]
+                ratios = [self.ratio(row.case, row.subject, it, unit) for it in baselines]
                 shown = [f"{it:.2f}" if it is not None else "" for it in ratios]
                 lines.append(f"| {row.case} | {row.subject} | {row.median:.4g} | " + " | ".join(shown) + " |")
         return "\n".join(lines) + "\n"

@@ -40,6 +40,16 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
     assert "| case | fast | 2 | 0.50 |" in report.table("us", ["slow"])
 
 
+def test_a_ratio_is_of_rows_in_the_same_unit() -> None:
+    report = Report()
+    for subject, rate, latency in (("fast", 100.0, 1.0), ("slow", 50.0, 8.0)):
+        report.add("case", subject, "requests/s", [rate])
+        report.add("case", subject, "ms", [latency])
+    assert report.ratio("case", "slow", "fast", "ms") == 8
+    assert "| case | slow | 50 | 0.50 |" in report.table("requests/s", ["fast"])
+    assert "| case | slow | 8 | 8.00 |" in report.table("ms", ["fast"])
+
+
 def test_a_case_that_is_not_there_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         allocators.main(["dirty-1KiB"])

@@ -1,7 +1,9 @@
 """The guests of the HTTP measurements: each answers GET with a few bytes, and POST with what it was sent.
 
-C comes with the checkout. Rust, JavaScript and Python are built with their own tools, as tests.toolchains does, into
-~/.cache/wasmpool/guests; what has been built is not built again.
+C and Go come with the checkout. Rust, JavaScript, Python and Go are built with their own tools, as tests.toolchains
+does, into ~/.cache/wasmpool/guests; what has been built is not built again. Go needs wasm-tools, too:
+
+    cargo install --locked --root ~/.cache/wasmpool/tools wasm-tools
 """
 
 import shutil
@@ -10,9 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from demo.components import build_component
-from tests.toolchains.__main__ import GUESTS, TOOLS, fresh, python, run, wit
+from tests.toolchains.__main__ import CACHE, GUESTS, TOOLS, fresh, python, run, wit
 
-WEB: Final = Path(__file__).resolve().parents[2] / "examples" / "guests" / "web"
+ROOT: Final = Path(__file__).resolve().parents[2]
+WEB: Final = ROOT / "examples" / "guests" / "web"
+GO: Final = ROOT / "tests" / "guests" / "echo"
 
 RUST: Final = """use wasi::http::types::*;
 
@@ -105,6 +109,21 @@ def _rust(guest: Path) -> None:
     shutil.copyfile(where / "target" / "wasm32-wasip2" / "release" / "echo.wasm", guest)
 
 
+def _go(guest: Path) -> None:
+    wasm_tools = shutil.which("wasm-tools") or shutil.which("wasm-tools", path=CACHE / "tools" / "bin")
+    if wasm_tools is None:
+        raise FileNotFoundError("wasm-tools, which makes a component of Go's module, is not installed")
+    types = wit("wasi:http/proxy")
+    adapter = TOOLS / "js/node_modules/@bytecodealliance/jco/lib/wasi_snapshot_preview1.reactor.wasm"
+    core = fresh("go-echo") / "core.wasm"
+    build = ("-buildmode=c-shared", "-trimpath", "-ldflags=-s -w")
+    run("go", "build", *build, "-o", core, ".", where=GO, GOOS="wasip1", GOARCH="wasm")
+    run(wasm_tools, "component", "embed", types, "--world", "guest", core, "-o", core, where=core.parent)
+    # NB: the adapter is asked for memory before Go's runtime has begun: it must not call Go's realloc then.
+    adapted = ("--adapt", f"wasi_snapshot_preview1={adapter}", "--realloc-via-memory-grow")
+    run(wasm_tools, "component", "new", core, *adapted, "-o", guest, where=core.parent)
+
+
 def _javascript(guest: Path) -> None:
     types = wit("wasi:http/proxy", http="0.2.10")
     node = TOOLS / "js"
@@ -115,6 +134,7 @@ def _javascript(guest: Path) -> None:
 BUILDERS: Final[dict[str, Callable[[Path], None]]] = {
     "c": _c,
     "rust": _rust,
+    "go": _go,
     "js": _javascript,
     "python": python("wasi:http/proxy", PYTHON),
 }

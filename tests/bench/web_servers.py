@@ -30,11 +30,13 @@ class NotUpError(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """One that answers. `pid`: its first process."""
+    """One that answers. `pid`: its first process. `metrics_url`, `workload`: the agent's, and the manifest's file."""
 
     name: str
     url: str
     pid: int
+    metrics_url: str = ""
+    workload: Path = Path()
 
 
 def wasmtime_binary(directory: Path) -> Path:
@@ -59,9 +61,11 @@ def wasmtime_serve(binary: Path, guest: Path, *, pooling: bool) -> Generator[Ser
 
 
 @contextmanager
-def agent(directory: Path, guest: Path, *, backing: str, address_space: str, memory_pages: int) -> Generator[Server]:
+def agent(
+    directory: Path, guest: Path, *, backing: str, address_space: str, memory_pages: int, slots: int = SLOTS
+) -> Generator[Server]:
     """`wasmpool-agent run` with one workload, whose instances may take every slot."""
-    port = _free_port()
+    port, metrics_port = _free_port(), _free_port()
     limits = {"memoryPages": memory_pages, "functions": 100_000, "types": 1000, "globals": 1000}
     limits |= {"tableElements": 100_000, "tables": 2}
     pool = {
@@ -70,27 +74,17 @@ def agent(directory: Path, guest: Path, *, backing: str, address_space: str, mem
         "metadata": {"name": "bench", "namespace": "default"},
         "spec": {
             "allocation": {"backing": backing},
-            "instanceLimits": {"count": SLOTS, "addressSpaceSize": address_space},
+            "instanceLimits": {"count": slots, "addressSpaceSize": address_space},
             "moduleLimits": limits,
             "http": {"portRange": f"{port}-{port}", "queueTimeout": "10s"},
-        },
-    }
-    workload: dict[str, Any] = {
-        "apiVersion": "wasmpool.dev/v1alpha1",
-        "kind": "WasmWorkload",
-        "metadata": {"name": "echo", "namespace": "default"},
-        "spec": {
-            "poolRef": {"name": "bench"},
-            "module": {"configMap": {"name": "guests", "key": guest.name}},
-            "run": {"http": {}},
-            "instances": SLOTS,
         },
     }
     manifests = directory / "workloads"
     shutil.rmtree(manifests, ignore_errors=True)
     (manifests / "guests").mkdir(parents=True)
     shutil.copyfile(guest, manifests / "guests" / guest.name)
-    (manifests / "echo.yaml").write_text(yaml.safe_dump(workload))
+    workload = manifests / "echo.yaml"
+    write_workload(workload, guest.name, instances=slots, burst=0)
     (directory / "pool.yaml").write_text(yaml.safe_dump(pool))
     command = [
         AGENT,
@@ -101,11 +95,33 @@ def agent(directory: Path, guest: Path, *, backing: str, address_space: str, mem
         manifests,
         "--cache-dir",
         directory / "cache",
+        "--listen",
+        f"127.0.0.1:{metrics_port}",
     ]
     with _process(list(map(str, command)), directory / "agent.log") as process:
         url = f"http://127.0.0.1:{port}/"
         _wait_for(url, process)
-        yield Server(f"wasmpool, {backing}", url, process.pid)
+        metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
+        yield Server(f"wasmpool, {backing}", url, process.pid, metrics_url, workload)
+
+
+def write_workload(path: Path, key: str, *, instances: int, burst: int) -> None:
+    """The agent's workload, of that guest. NB: whole at once, for a running agent may read it at any moment."""
+    manifest: dict[str, Any] = {
+        "apiVersion": "wasmpool.dev/v1alpha1",
+        "kind": "WasmWorkload",
+        "metadata": {"name": "echo", "namespace": "default"},
+        "spec": {
+            "poolRef": {"name": "bench"},
+            "module": {"configMap": {"name": "guests", "key": key}},
+            "run": {"http": {}},
+            "instances": instances,
+            "burst": burst,
+        },
+    }
+    new = path.with_suffix(".new")
+    new.write_text(yaml.safe_dump(manifest))
+    new.replace(path)
 
 
 @contextmanager
