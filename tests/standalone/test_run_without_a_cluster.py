@@ -143,13 +143,6 @@ def test_a_folder_stands_for_the_config_map_of_its_name(files: Files) -> None:
     ("spec", "field"),
     [
         (
-            {
-                "module": {"configMap": {"name": "guests", "key": "hello.wasm"}},
-                "run": {"http": {"allowedHosts": ["api.example.com"]}},
-            },
-            "run.http.allowedHosts",
-        ),
-        (
             {"module": {"configMap": {"name": "guests", "key": "hello.wasm"}}, "run": {"command": {}}, "burst": 2},
             "burst",
         ),

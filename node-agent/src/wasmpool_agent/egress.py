@@ -22,6 +22,11 @@ def is_allowed(host: str, port: int, patterns: Iterable[str]) -> bool:
     return any(_covers(pattern, name, port) for pattern in patterns)
 
 
+def is_named(address: str, port: int, patterns: Iterable[str]) -> bool:
+    """Whether one of them is this very address, not a pattern that it happens to match."""
+    return any(name == address and only in {"", str(port)} for name, only in map(_parts, patterns))
+
+
 def _parts(pattern: str) -> tuple[str, str]:
     name, _, port = pattern.lower().partition(":")
     return name, port

@@ -19,7 +19,7 @@ from aiohttp.payload import Payload
 from yarl import URL
 
 from wasmpool_agent.http.head import FORBIDDEN
-from wasmpool_agent.http.network import Lookup
+from wasmpool_agent.http.network import Lookup, Loopback
 from wasmpool_agent.http.sending import ErrorCode, Sending, SendingError, Upload
 from wasmpool_agent.oci.addresses import why_forbidden
 
@@ -43,12 +43,14 @@ def addresses_of(name: str, port: int, family: socket.AddressFamily) -> list[str
 class AioSession:
     """What the requests of one workload share. Implements http.network.Session."""
 
-    def __init__(self, lookup: Lookup | None, lookups: Executor, trusted: ssl.SSLContext, *, loopback: bool) -> None:
+    def __init__(
+        self, lookup: Lookup | None, lookups: Executor, trusted: ssl.SSLContext, *, loopback: Loopback
+    ) -> None:
         """See MakeSession."""
 
         def checked(address: Any) -> socket.socket:  # aiohttp's type of it is only half known
             family, kind, protocol, _, where = address
-            self.check(str(where[0]))
+            self.check(str(where[0]), int(where[1]))
             return socket.socket(family, kind, protocol)
 
         self._loopback = loopback
@@ -68,9 +70,9 @@ class AioSession:
             timeout=aiohttp.ClientTimeout(total=None),
         )
 
-    def check(self, address: str) -> None:
+    def check(self, address: str, port: int) -> None:
         """Raises ProhibitedError."""
-        why = why_forbidden(address, loopback=self._loopback)
+        why = why_forbidden(address, loopback=self._loopback(address, port))
         if why:
             raise ProhibitedError(f"{address} {why.partition(',')[0]}")
 
@@ -125,7 +127,7 @@ class _Body(Payload):
 
 
 class _Resolver(AbstractResolver):
-    def __init__(self, lookup: Lookup, lookups: Executor, check: Callable[[str], None]) -> None:
+    def __init__(self, lookup: Lookup, lookups: Executor, check: Callable[[str, int], None]) -> None:
         self._lookup = lookup
         self._lookups = lookups
         self._check = check
@@ -141,7 +143,7 @@ class _Resolver(AbstractResolver):
         refused: ProhibitedError | None = None
         for address in addresses:
             try:
-                self._check(address)
+                self._check(address, port)
             except ProhibitedError as error:
                 refused = error
             else:

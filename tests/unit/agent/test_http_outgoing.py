@@ -149,7 +149,7 @@ def loopback(name: str, port: int, family: int) -> list[str]:
 def sending(test: Callable[[Sender], Coroutine[Any, Any, None]], hosts: tuple[str, ...] = ALL, **how: Any) -> None:
     async def all_of_it() -> None:
         network = Network(lambda: AioSession, how.pop("lookup", loopback), how.pop("trusted", None))
-        client = Client(network, hosts, loopback=how.pop("loopback", True))
+        client = Client(network, hosts, loopback=how.pop("own", lambda address, port: True))
         sender = Sender(client, **how)
         try:
             await test(sender)
@@ -471,7 +471,7 @@ def test_forbidden_addresses_are_never_connected_to(address: str, literal: bool)
         authority = "innocent.test" if not literal else f"[{address}]" if ":" in address else address
         assert await guest.get(authority) == "destination-IP-prohibited"
 
-    sending(test, lookup=lambda *_: [address], loopback=False)
+    sending(test, lookup=lambda *_: [address], own=None)
 
 
 @pytest.mark.parametrize("spelling", ["127.1", "2130706433", "0x7f000001", "0177.0.0.1"])
@@ -479,7 +479,29 @@ def test_other_spellings_of_an_address_are_refused(spelling: str) -> None:
     async def test(guest: Sender) -> None:
         assert await guest.get(spelling) in {"destination-IP-prohibited", "HTTP-request-URI-invalid"}
 
-    sending(test, lookup=None, loopback=False)
+    sending(test, lookup=None, own=None)
+
+
+def test_this_machine_is_asked_only_at_an_address_and_port_that_are_listed_by_themselves() -> None:
+    async def run() -> None:
+        async with listening(says(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")) as peer:
+            network = Network(lambda: AioSession, loopback)
+            for hosts, expected in (
+                (("*",), "destination-IP-prohibited"),
+                (("*", f"127.0.0.1:{peer.port + 1}"), "destination-IP-prohibited"),
+                (("*", "127.0.0.2"), "destination-IP-prohibited"),
+                ((f"127.0.0.1:{peer.port}",), 200),
+                (("127.0.0.1",), 200),
+            ):
+                client = Client(network, hosts)
+                guest = Sender(client)
+                found = await guest.get(f"127.0.0.1:{peer.port}")
+                told = found if isinstance(found, str) else guest("[method]incoming-response.status", found)
+                assert told == expected, hosts
+                await client.close()
+            network.close()
+
+    asyncio.run(run())
 
 
 def test_a_name_that_changes_its_mind_is_refused_when_it_does() -> None:

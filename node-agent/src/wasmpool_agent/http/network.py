@@ -14,7 +14,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final, Protocol
 
-from wasmpool_agent.egress import is_allowed
+from wasmpool_agent.egress import is_allowed, is_named
 from wasmpool_agent.http.sending import Request, Sending, SendingError, Upload
 
 SENDING_MOST: Final = 16
@@ -26,6 +26,8 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 Lookup = Callable[[str, int, socket.AddressFamily], list[str]]
 """(name, port, family) -> addresses. Blocks; raises OSError."""
+Loopback = Callable[[str, int], bool]
+"""(address, port) -> whether this one of the machine's own may be asked."""
 
 
 class Session(Protocol):
@@ -41,13 +43,13 @@ class Session(Protocol):
 
 
 class MakeSession(Protocol):
-    """On the loop. `lookup` is called on `lookups`; None: the system's resolver. `loopback`: this machine may be asked.
+    """On the loop. `lookup` is called on `lookups`; None: the system's resolver.
 
     Whoever implements it connects to no address that is forbidden, whatever a name means when it is looked up.
     """
 
     def __call__(
-        self, lookup: Lookup | None, lookups: Executor, trusted: ssl.SSLContext, *, loopback: bool
+        self, lookup: Lookup | None, lookups: Executor, trusted: ssl.SSLContext, *, loopback: Loopback
     ) -> Session: ...
 
 
@@ -63,7 +65,7 @@ class Network:
         self._trusted = trusted
         self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="lookup")
 
-    async def session(self, *, loopback: bool) -> Session:
+    async def session(self, *, loopback: Loopback) -> Session:
         """A new one."""
         loop = asyncio.get_running_loop()
         make = await loop.run_in_executor(self._threads, self._load)
@@ -77,13 +79,21 @@ class Network:
 
 
 class Client:
-    """Sends the requests of one workload's guests. `loopback`: whether this machine may be asked, for tests."""
+    """Sends the requests of one workload's guests.
 
-    def __init__(self, network: Network, allowed_hosts: Iterable[str], *, loopback: bool = False) -> None:
+    Addresses of this machine are asked only where the list has them by themselves, with the port if it has one: neither
+    `*` nor a name that means them opens them. `loopback`: in place of that rule, for tests.
+    """
+
+    def __init__(self, network: Network, allowed_hosts: Iterable[str], *, loopback: Loopback | None = None) -> None:
         self._network = network
         self._allowed = tuple(allowed_hosts)
-        self._loopback = loopback
+        self._loopback = loopback or (lambda address, port: is_named(address, port, self._allowed))
         self._session: asyncio.Task[Session] | None = None
+
+    def allow(self, allowed_hosts: Iterable[str]) -> None:
+        """These from now on, and no others; what is being sent goes on."""
+        self._allowed = tuple(allowed_hosts)
 
     def problem(self, scheme: str, authority: str) -> str | None:
         """The error-code without payload for what can't or may not be asked, as far as its name goes."""

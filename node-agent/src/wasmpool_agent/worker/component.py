@@ -12,6 +12,7 @@ from wasmpool_agent.store_limits import StoreLimits
 from wasmpool_agent.wasi.files import Tree
 from wasmpool_agent.wasi.guest import Clocks, Output
 from wasmpool_agent.wasi.p2 import Host
+from wasmpool_agent.wasi.p2.http_types import Answering
 from wasmpool_agent.worker.scheduler import Polled
 from wasmpool_agent.worker.supply import Made
 from wasmpool_api.limits import WASM_PAGE_BYTES
@@ -79,6 +80,8 @@ class Guest:
 
     def close(self) -> None:
         """See supply.Instance."""
+        if isinstance(self.host.http, Answering):
+            self.host.http.close()
         self.instance.close()
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from wasmpool_agent.allocators import InstanceAllocator
 from wasmpool_agent.channel import ProtocolError
 from wasmpool_agent.files import read_files
+from wasmpool_agent.http.network import Client, MakeSession, Network
 from wasmpool_agent.protocol import (
     SITES_PER_MESSAGE,
     Result,
@@ -55,6 +56,7 @@ class Sites:
         self._sites: dict[str, Site] = {}
         self._seen: dict[tuple[str, str], SiteCounts] = {}
         self._instances = 0
+        self._network = Network(_sessions)
 
     def serve(self, told: Serve, fds: tuple[int, ...]) -> None:
         """A revision begins to answer, or goes on with other numbers. `fds` stay the caller's."""
@@ -64,6 +66,7 @@ class Sites:
         known = site.revisions.get(told.revision) if site is not None else None
         if known is not None:
             known.told = told
+            known.client.allow(told.allowed_hosts)
             known.supply.queue_seconds, known.supply.most_ready = told.queue_seconds, told.ready
             known.supply.replenish()
             return
@@ -86,7 +89,8 @@ class Sites:
             told.ready,
             lambda: self._post(Starved(site=told.site)),
         )
-        revision = Revision(site, told, handler, supply, self._scheduler, self._post)
+        client = Client(self._network, told.allowed_hosts)
+        revision = Revision(site, told, handler, supply, self._scheduler, client, self._post)
         site.revisions[told.revision] = revision
         revision.probe()
 
@@ -121,6 +125,7 @@ class Sites:
                 revision.withdraw(0)
         while any(site.revisions for site in self._sites.values()):  # noqa: ASYNC110 - see below
             await asyncio.sleep(0.001)  # what still runs ends with the loop's next turns
+        self._network.close()
 
     @property
     def busy(self) -> bool:
@@ -143,6 +148,12 @@ class Sites:
     def _outputs(self, told: Serve) -> tuple[LineStream, LineStream]:
         self._instances += 1
         return self._lines.streams(told.workload, told.revision, self._instances)
+
+
+def _sessions() -> MakeSession:
+    from wasmpool_agent.outgoing_http import AioSession  # noqa: PLC0415 - 16 MB, for those who send something
+
+    return AioSession
 
 
 def _clocks(made: Made) -> Clocks:

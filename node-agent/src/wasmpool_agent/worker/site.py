@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from wasmpool_agent.http import Connection, Exchange, Limits
+from wasmpool_agent.http.network import Client, Outbox
 from wasmpool_agent.protocol import (
     LATENCY_BUCKETS,
     MAX_BACKTRACE_CHARS,
@@ -66,7 +67,10 @@ class Counts:
 
 
 class Revision:
-    """One revision of a workload. `handler`: under what name its component exports the handler."""
+    """One revision of a workload. `handler`: under what name its component exports the handler.
+
+    `client`: by whom its instances send requests.
+    """
 
     def __init__(
         self,
@@ -75,11 +79,13 @@ class Revision:
         handler: str,
         supply: Supply,
         scheduler: Scheduler,
+        client: Client,
         post: Callable[[Said], None],
     ) -> None:
         self.told = told
         self.handler = handler
         self.supply = supply
+        self.client = client
         self.scheduler = scheduler
         self.counts = Counts()
         self.requests: set[Request] = set()
@@ -90,6 +96,7 @@ class Revision:
         self._probe: Ticket | None = None
         self._trapped_at = -TRAPS_SECONDS
         self._timer: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Future[None] | None = None
 
     def probe(self) -> None:
         """Makes an instance, to see whether it can be made. It is kept if some are made ahead, and dropped if not."""
@@ -129,6 +136,7 @@ class Revision:
     def look(self) -> None:
         """Whether a withdrawn revision has come to its end."""
         if self.withdrawing and not self.supply.live and not self.requests:
+            self._closing = asyncio.ensure_future(self.client.close())
             self._site.gone(self)
             self._post(Withdrawn(site=self.told.site, revision=self.told.revision))
 
@@ -329,7 +337,7 @@ class Request:
         self._timer = loop.call_at(self._began + revision.told.deadline_seconds, self._deadline)
         guest = made.what
         assert isinstance(guest, Guest)  # noqa: S101 - what the maker makes
-        guest.host.http = Answering(self._exchange)
+        guest.host.http = Answering(self._exchange, Outbox(revision.client))
         call = guest.instance.call(revision.handler, "handle", *incoming(self._exchange))
         made.running = revision.scheduler.begin(call, made.cpu, self._ended)
 
