@@ -44,7 +44,7 @@ test: lint test-unit test-hugepages test-cluster test-node ## everything; root
 
 .PHONY: test-unit
 test-unit: venv ## quick: neither root nor a cluster
-	$(PYTEST) -m "not cluster and not node and not hugepages"
+	$(PYTEST) -n 2 --dist loadfile -m "not cluster and not node and not hugepages"
 
 .PHONY: test-hugepages
 test-hugepages: venv ## root: reserves huge pages of this machine and gives them back

@@ -133,9 +133,9 @@ def _run(
     outcome = Outcome()
     for _ in range(mutants):
         mutant = make(chance)
-        began = time.perf_counter()
+        began = time.thread_time()
         error = refusal(mutant)
-        took = time.perf_counter() - began
+        took = time.thread_time() - began
         assert took < SECONDS_ALLOWED, f"{took:.1f} s for {len(mutant)} bytes: {mutant.hex()}"
         if error is not None:
             assert 0 <= error.offset <= len(mutant), f"{error}: {mutant.hex()}"
@@ -177,9 +177,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--kind", choices=("modules", "components"), default="modules")
     chosen = parser.parse_args()
-    began = time.perf_counter()
+    began = time.thread_time()
     outcome = (run if chosen.kind == "modules" else run_components)(chosen.mutants, chosen.seed)
-    took = time.perf_counter() - began
+    took = time.thread_time() - began
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(
         f"{outcome.mutants} mutants of {chosen.kind} in {took:.0f} s: {outcome.accepted} inspected, of which Wasmtime "

@@ -24,7 +24,8 @@ from wasmpool_agent.allocation_counts import AllocationCounts
 from wasmpool_agent.protocol import Drop, Exited, Fault, LoadReason, ModuleFailed, ModuleLoaded, Result, Shutdown, Stats
 from wasmpool_agent.store_limits import StoreLimits
 
-PROMPT_SECONDS = 1.0
+PROMPT_SECONDS = 10.0
+"""Guests that are not ended sleep and spin for longer."""
 """Far more than the 100 ms that are meant, far less than the guests would take."""
 
 PREVIEW1 = '(import "wasi_snapshot_preview1"'

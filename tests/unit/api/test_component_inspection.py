@@ -173,9 +173,9 @@ def test_a_core_module_has_no_component() -> None:
 def test_two_to_the_hundredth_instances_are_counted_at_once() -> None:
     """And said as the largest number that a status can hold."""
     binary = bytes(wasmtime.wat2wasm(doubling(100)))
-    began = time.perf_counter()
+    began = time.thread_time()
     found = inspect(binary).component
-    took = time.perf_counter() - began
+    took = time.thread_time() - began
     assert found is not None
     assert makes(found.needs) == (MAX_SIZE, MAX_SIZE, 0)
     assert found.modules[0].instances == MAX_SIZE
@@ -195,10 +195,10 @@ def test_doubling_with_ever_other_arguments_ends_at_a_limit() -> None:
     ]
     text = f'(component {" ".join(levels)} (instance $i) (instance (instantiate $c29 (with "i" (instance $i)))))'
     binary = bytes(wasmtime.wat2wasm(text))
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(ModuleInvalid, match="it takes more than 200000 steps to find out what the component"):
         inspect(binary)
-    assert time.perf_counter() - began < 3
+    assert time.thread_time() - began < 3
 
 
 def test_a_component_that_is_given_to_itself_ends_at_a_limit() -> None:
@@ -247,9 +247,9 @@ def test_the_time_does_not_depend_on_the_size_of_the_code() -> None:
     code = b"\x01" + leb(30_000_003) + b"\x00" + b"\x01" * 30_000_001 + b"\x0b"
     module = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x0a" + leb(len(code)) + code
     binary = b"\0asm\x0d\0\x01\0\x01" + leb(len(module)) + module + b"\x02\x04\x01\0\0\0"
-    began = time.perf_counter()
+    began = time.thread_time()
     found = inspect(binary).component
-    took = time.perf_counter() - began
+    took = time.thread_time() - began
     assert found is not None
     assert makes(found.needs) == (1, 0, 0)
     assert took < 0.05, f"{took * 1000:.1f} ms for {len(binary) >> 20} MiB"

@@ -144,9 +144,9 @@ def test_the_time_does_not_depend_on_the_size_of_the_code() -> None:
         + (b"\x0a" + leb(len(code)) + code)
         + (b"\x0b" + leb(len(data)) + data)
     )
-    began = time.perf_counter()
+    began = time.thread_time()
     needs = inspect_module(module)
-    took = time.perf_counter() - began
+    took = time.thread_time() - began
     assert (needs.functions, needs.memories) == (1, 1)
     assert took < 0.05, f"{took * 1000:.1f} ms for {len(module) >> 20} MiB"
 
