@@ -77,6 +77,7 @@ def test_a_component_answers_behind_its_service(kube: Kube, small_pool: str, gue
     found = kube.get("wasm", "web", small_pool)["status"]
     assert found["address"] == f"web.{small_pool}.svc:8080"
     assert found["instances"]["ready"] == 2
+    assert [it["componentHost"] for it in found["nodes"]] == ["CanonicalABI"]
     assert front.until_answered("a/path") == "hello from a slot: /a/path\n"
     (slices,) = kube.all_of("endpointslices", small_pool, "kubernetes.io/service-name=web")
     (endpoint,) = slices["endpoints"]

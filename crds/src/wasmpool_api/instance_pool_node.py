@@ -7,7 +7,7 @@ import msgspec
 from wasmpool_api.instance_pool import AdmissionMode
 from wasmpool_api.limits import ComponentLimits, ModuleLimits
 from wasmpool_api.meta import API_VERSION, INSTANCE_POOL_NODE, Condition, ObjectMeta
-from wasmpool_api.wasm_workload import ModuleStatus
+from wasmpool_api.wasm_workload import ComponentHost, ModuleStatus
 
 
 class WorkloadState(StrEnum):
@@ -102,7 +102,7 @@ class NodeWorkload(msgspec.Struct, frozen=True, rename="camel", kw_only=True, om
     """What the agent did with one assignment.
 
     `completed` and `failed`: indexes, compact. `exit_code`: of the last run that ended by itself. `module`: of an
-    inspected one, its digest, size and needs.
+    inspected one, its digest, size and needs. `component_host`: of a component that is compiled here.
     """
 
     uid: str
@@ -117,6 +117,7 @@ class NodeWorkload(msgspec.Struct, frozen=True, rename="camel", kw_only=True, om
     completed: str = ""
     failed: str = ""
     exit_code: int | None = None
+    component_host: ComponentHost | None = None
     module: ModuleStatus | None = None
 
 

@@ -265,13 +265,21 @@ class ModuleStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True, om
     component: ComponentNeeds | None = None
 
 
+class ComponentHost(StrEnum):
+    """What lifts and lowers a component's values on a node: the agent itself, or Wasmtime where the agent can't."""
+
+    CANONICAL_ABI = "CanonicalABI"
+    COMPONENT_API = "ComponentAPI"
+
+
 class WorkloadNode(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
-    """What one node does for the workload."""
+    """What one node does for the workload. `component_host`: of a component, once it is compiled there."""
 
     node_name: str
     slots: int = msgspec.field(default_factory=int)
     state: str = ""
     reason: str = ""
+    component_host: ComponentHost | None = None
 
 
 class Rollout(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

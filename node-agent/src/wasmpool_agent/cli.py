@@ -247,6 +247,8 @@ def _tell(report: Report) -> None:
         "reason": report.reason,
         "message": report.message,
     }
+    if report.component_host is not None:
+        line["componentHost"] = report.component_host.value
     os.write(sys.stdout.fileno(), msgspec.json.encode(line) + b"\n")
 
 

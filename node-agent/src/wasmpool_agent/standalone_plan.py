@@ -12,7 +12,7 @@ from wasmpool_api.not_yet import workload_not_yet
 from wasmpool_api.placement import Claim, NamespaceLimit, Node, Placement, Request, place
 from wasmpool_api.reasons import PERMANENT, Outcome, Progress, Refusal, Waiting
 from wasmpool_api.revisions import Revision, revision_of
-from wasmpool_api.wasm_workload import RestartPolicy, WasmWorkload
+from wasmpool_api.wasm_workload import ComponentHost, RestartPolicy, WasmWorkload
 
 NODE: Final = "local"
 SERVE_HOST: Final = "127.0.0.1"
@@ -21,7 +21,10 @@ SERVE_HOST: Final = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Where a workload stands. `settled`: nothing more happens to it without somebody changing something."""
+    """Where a workload stands. `settled`: nothing more happens to it without somebody changing something.
+
+    `component_host`: of a component that is compiled.
+    """
 
     namespace: str
     name: str
@@ -29,6 +32,7 @@ class Report:
     reason: str
     message: str = ""
     settled: bool = False
+    component_host: ComponentHost | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +233,8 @@ def _report(workload: WasmWorkload, revision: Revision, placed: Placement, ledge
     message = entry.message
     if workload.spec.run.http is not None and entry.state is WorkloadState.RUNNING and not message:
         message = f"answers on http://{SERVE_HOST}:{ledger.ports.get(workload.metadata.uid, 0)}"
-    return Report(namespace, name, entry.state, entry.reason, message, settled=failed)
+    host = entry.component_host
+    return Report(namespace, name, entry.state, entry.reason, message, settled=failed, component_host=host)
 
 
 def _finished(workload: WasmWorkload, entry: NodeWorkload | None, failed: int) -> Report:
@@ -239,7 +244,9 @@ def _finished(workload: WasmWorkload, entry: NodeWorkload | None, failed: int) -
         message += f"; {entry.message}"
     state = WorkloadState.FAILED if failed else WorkloadState.SUCCEEDED
     reason = Outcome.FAILED if failed else Outcome.SUCCEEDED
-    return Report(workload.metadata.namespace, workload.metadata.name, state, reason, message, settled=True)
+    host = entry.component_host if entry is not None else None
+    namespace, name = workload.metadata.namespace, workload.metadata.name
+    return Report(namespace, name, state, reason, message, settled=True, component_host=host)
 
 
 def never_ending(workloads: Sequence[WasmWorkload]) -> list[str]:

@@ -67,7 +67,7 @@ def reductions(status: InstancePoolNodeStatus, refused: Iterable[int]) -> Iterat
 
 
 def _without_extras(entry: NodeWorkload) -> NodeWorkload:
-    cut = msgspec.structs.replace(_without_module(entry), digest="", exit_code=None, restarts=0)
+    cut = msgspec.structs.replace(_without_module(entry), digest="", exit_code=None, component_host=None, restarts=0)
     return _saying(cut, _cut(cut.message, REFUSED_MESSAGE_LENGTH))
 
 

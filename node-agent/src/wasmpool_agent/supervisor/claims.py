@@ -12,7 +12,7 @@ from wasmpool_api.indexes import IndexesError, format_indexes, parse_indexes
 from wasmpool_api.instance_pool_node import Assignment, NodeWorkload, WorkloadState
 from wasmpool_api.reasons import Outcome, Progress, Waiting
 from wasmpool_api.revisions import Revision
-from wasmpool_api.wasm_workload import ModuleStatus
+from wasmpool_api.wasm_workload import ComponentHost, ModuleStatus
 
 MOST_INDEXES: Final = 1_000_000
 
@@ -45,6 +45,7 @@ class Prepared:
     queue_seconds: float | None = None
     allowed_hosts: tuple[str, ...] = ()
     files: int | None = None
+    component_host: ComponentHost | None = None
 
 
 @dataclass(slots=True)
@@ -147,6 +148,7 @@ class Claim:
             completed=format_indexes(runs.completed & self.indexes) if runs is not None and runs.counted else "",
             failed=format_indexes(runs.failed & self.indexes) if runs is not None and runs.counted else "",
             exit_code=_signed(last.exit_code) if last is not None else None,
+            component_host=self.prepared.component_host if self.prepared is not None else None,
             module=self.module if self.assignment.inspect else None,
         )
 

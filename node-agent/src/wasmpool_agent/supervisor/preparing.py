@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -17,7 +17,7 @@ from wasmpool_agent.modules.cache import Cache
 from wasmpool_agent.modules.fetching import Modules
 from wasmpool_agent.modules.inspecting import Finding, Use, examine
 from wasmpool_agent.modules.sources import PullFailedError, Sources, refuse_unsupported
-from wasmpool_agent.protocol import start_fits
+from wasmpool_agent.protocol import ArtifactKind, start_fits
 from wasmpool_agent.store_limits import StoreLimits
 from wasmpool_agent.supervisor.artifacts import Artifact, Artifacts
 from wasmpool_agent.supervisor.claims import Claim, Prepared, Step
@@ -32,6 +32,12 @@ from wasmpool_api.instance_pool_node import NodeAdmission
 from wasmpool_api.limits import ComponentLimits, ModuleLimits
 from wasmpool_api.reasons import Refusal, Waiting
 from wasmpool_api.revisions import Revision
+from wasmpool_api.wasm_workload import ComponentHost
+
+_HOSTS: Final = {
+    ArtifactKind.COMPONENT: ComponentHost.CANONICAL_ABI,
+    ArtifactKind.COMPONENT_API: ComponentHost.COMPONENT_API,
+}
 
 L = TypeVar("L", ModuleLimits, ComponentLimits)
 
@@ -170,6 +176,7 @@ class Preparer:
             queue_seconds=float(self._own_pool.spec.http.queue_timeout) if http is not None else None,
             allowed_hosts=hosts,
             files=self._files.get(claim.key),
+            component_host=_HOSTS.get(artifact.kind),
         )
         return prepared, finding
 

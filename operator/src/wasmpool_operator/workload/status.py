@@ -106,6 +106,7 @@ def _nodes(standing: Standing) -> tuple[WorkloadNode, ...]:
             slots=slots.get(name, 0),
             state=entries[name].entry.state.value if name in entries else WorkloadState.PENDING.value,
             reason=entries[name].entry.reason if name in entries else "",
+            component_host=entries[name].entry.component_host if name in entries else None,
         )
         for name in shown
     )
