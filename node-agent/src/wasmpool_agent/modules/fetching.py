@@ -99,7 +99,8 @@ class Modules:
 
     @asynccontextmanager
     async def _read(self, revision: Revision, digest: str) -> AsyncGenerator[bytes]:
-        async with self._memory.of(await self._cache.module_bytes(digest) or 0):
+        size = await self._cache.module_bytes(digest) or 0
+        async with self._memory.of(size, revision.workload_namespace):
             data = await self._cache.module(digest)
             if data is None:
                 raise _gone(revision)
@@ -129,7 +130,7 @@ class Modules:
                     Waiting.MODULE_PULL_FAILED,
                     f"module: {len(data)} bytes are given, {CONFIG_MAP_MOST_BYTES} are allowed",
                 )
-            async with self._memory.of(len(data)):
+            async with self._memory.of(len(data), revision.workload_namespace):
                 yield data
 
 

@@ -165,7 +165,7 @@ class Images:
                 self._most_bytes,
                 self._metrics.received,
                 scope=namespace,
-                before_load=lambda size: held.enter_async_context(memory.of(size)),
+                before_load=lambda size: held.enter_async_context(memory.of(size, namespace)),
             )
             return await self._cache.keep_module(data)
 
