@@ -504,6 +504,13 @@ def test_the_operator_gives_no_pod_power_over_its_node(
     assert complaint in answer.refusal()
 
 
+def test_a_service_account_of_somebody_else_is_not_had_by_taking_its_name(operator: Kubectl, owner: Object) -> None:
+    named = daemon_set(owner, {"serviceAccountName": "builder"})
+    named["metadata"]["name"] = "builder"
+    answer = operator("create", "--dry-run=server", "-f", "-", stdin=named)
+    assert "wasmpool-<pool>, not builder" in answer.refusal()
+
+
 @pytest.mark.parametrize(
     ("pod", "container"),
     [
