@@ -1,7 +1,7 @@
 """The dashboard "Fleet": all pools at a glance, for those who run the nodes.
 
-From top to bottom: is anything wrong (six figures), how full (slots), which nodes, what runs, how fast, and the
-operator.
+From top to bottom: is anything wrong (six figures), how full (slots), which nodes, what runs, what it answers, how
+fast, and the operator.
 Every query is held to the variables $namespace and $pool, except those about the operator, which is one for all.
 """
 
@@ -54,7 +54,7 @@ def fleet() -> Dashboard:
         .with_variable(chosen("namespace", "Namespace", "label_values(wasmpool_pool_slots, pool_namespace)"))
         .with_variable(chosen("pool", "Pool", 'label_values(wasmpool_pool_slots{pool_namespace=~"$namespace"}, pool)'))
     )
-    for part in (at_a_glance, capacity, nodes, workloads, speed, operator):
+    for part in (at_a_glance, capacity, nodes, workloads, requests, speed, operator):
         board = part(board)
     return board
 
@@ -246,6 +246,73 @@ def workloads(board: Dashboard) -> Dashboard:
                         NODE_LEGEND,
                     )
                 ],
+            )
+        )
+    )
+
+
+def requests(board: Dashboard) -> Dashboard:
+    """What workloads that serve HTTP answer, and what stands in the way."""
+    whose = "workload_namespace, workload"
+    legend = "{{workload_namespace}}/{{workload}}"
+    return (
+        board.with_row(Row("Requests"))
+        .with_panel(
+            graph(
+                "Answers",
+                "Per second, by status. 503: no slot in time. 504: the deadline. 499: the client had left.",
+                [Query(rate("wasmpool_http_requests_total", "code"), "{{code}}")],
+                unit="reqps",
+                stacked=True,
+            )
+        )
+        .with_panel(
+            graph(
+                "Time to answer",
+                "From a request's head to the end of its answer, the wait for a slot included.",
+                [Query(quantile(q, "wasmpool_http_request_seconds"), f"p{int(q * 100)}") for q in (0.5, 0.9, 0.99)],
+                unit="s",
+            )
+        )
+        .with_panel(
+            graph(
+                "For want of a slot",
+                "Requests per second that were answered 503, by workload: reserve more instances, or allow a burst.",
+                [Query(rate("wasmpool_http_rejected_total", whose), legend)],
+                unit="reqps",
+            )
+        )
+        .with_panel(
+            graph(
+                "Requests at work",
+                "Running hold a slot each; waiting have none yet.",
+                [
+                    Query(f"sum({selector('wasmpool_http_running')})", "running"),
+                    Query(f"sum({selector('wasmpool_http_queued')})", "waiting"),
+                    Query(f"sum({selector('wasmpool_http_ready')})", "instances made ahead"),
+                ],
+            )
+        )
+        .with_panel(
+            graph(
+                "Guests that failed",
+                "Requests per second whose instance did not end well, by workload and result.",
+                [Query(rate("wasmpool_http_failures_total", f"{whose}, result"), f"{legend} {{{{result}}}}")],
+                unit="reqps",
+            )
+        )
+        .with_panel(
+            graph(
+                "Found an instance ready",
+                "The share of requests that had an instance made for them before they came.",
+                [
+                    Query(
+                        f"{rate('wasmpool_http_made_ahead_total', whose)} / "
+                        f"{rate('wasmpool_http_requests_total', whose)}",
+                        legend,
+                    )
+                ],
+                unit="percentunit",
             )
         )
     )

@@ -13,7 +13,7 @@ import pytest
 from tests.chart.prometheus import Prometheus, QueryError
 from tests.chart.queries import Query, every_query, unanswered
 from wasmpool_agent.metrics import Metrics as AgentMetrics
-from wasmpool_agent.protocol import Exited, Result
+from wasmpool_agent.protocol import LATENCY_BUCKETS, Exited, Result, SiteCounts
 from wasmpool_agent.slots import SlotCounts
 from wasmpool_api.instance_pool import InstancePoolStatus, PoolNodes, PoolSlots, PoolWorkloads
 from wasmpool_api.instance_pool_node import WorkloadState
@@ -54,6 +54,10 @@ def agent_metrics() -> bytes:
     metrics.compiled(0.2)
     metrics.instance_started(3e-5)
     metrics.instance_exited(Exited(instance=1, result=Result.SUCCESS, wiped_bytes=65536, wipe_seconds=3e-6))
+    answered = SiteCounts(
+        site="uid", revision="r", seconds=(1,) * (len(LATENCY_BUCKETS) + 1), seconds_sum=1.0, answers=((200, 14),)
+    )
+    metrics.http.add(1, "team-b/site", answered)
     return metrics.text()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -9,13 +10,16 @@ from prometheus_client.registry import Collector
 
 from wasmpool_agent.protocol import LATENCY_BUCKETS, Result, SiteCounts
 
+FAILURES: Final = (Result.TRAP, Result.DEADLINE, Result.ERROR, Result.STOPPED)
+"""There from the beginning, so that the first of them is an increase."""
+
 
 @dataclass(slots=True)
 class _Workload:
     """Sums over workers, those that have ended included. `now`: what each worker said last, by (worker, revision)."""
 
     answers: dict[int, int] = field(default_factory=dict[int, int])
-    results: dict[Result, int] = field(default_factory=dict[Result, int])
+    results: dict[Result, int] = field(default_factory=lambda: dict.fromkeys(FAILURES, 0))
     rejected: int = 0
     made_ahead: int = 0
     seconds_sum: float = 0.0
@@ -44,7 +48,7 @@ class HttpMetrics(Collector):
     """Series of each workload, from its first answer until it is forgotten. Labels: the agent's own, then its name."""
 
     def __init__(self, names: tuple[str, ...], values: tuple[str, ...]) -> None:
-        self._names = (*names, "namespace", "workload")
+        self._names = (*names, "workload_namespace", "workload")
         self._values = values
         self._workloads: dict[str, _Workload] = {}
 
