@@ -28,7 +28,7 @@ P50: Final = "p50 ms"
 P99: Final = "p99 ms"
 BASELINES: Final = ("wasmtime serve", "wasmtime serve, pooling")
 _UNITS: Final = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
-PAGES: Final = {"c": 16, "rust": 32, "go": 128, "js": 512, "python": 768}
+PAGES: Final = {"c": 16, "c-256k": 20, "c-1m": 32, "c-4m": 80, "rust": 32, "go": 128, "js": 512, "python": 768}
 """Of 64 KiB, what each guest's memory grows to."""
 
 

@@ -1,12 +1,18 @@
 """The measurements themselves: that they run, that their file has what documents and plots take from it, and ratios."""
 
 import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from tests.bench import allocators
+from tests.bench import allocators, backings, page
 from tests.bench.report import Report
 
 CASE = "instantiate-drop"
@@ -54,3 +60,46 @@ def test_a_case_that_is_not_there_is_refused_by_name(capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         allocators.main(["dirty-1KiB"])
     assert "CASE dirty-1KiB: there is no such case; there are no-memory, instantiate-drop, " in capsys.readouterr().err
+
+
+def test_a_guest_that_is_not_there_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        backings.main(["--guests", "c,cobol"])
+    assert "--guests cobol: there is no such guest; there are c, c-256k, " in capsys.readouterr().err
+
+
+def test_backings_are_shown_with_their_ratios_and_what_is_not_measured_is_left_open() -> None:
+    report = Report()
+    report.add("go, 1 connection", "BasePages", backings.CPU, [200.0, 400.0])
+    report.add("go, 1 connection", "HugePages2Mi compact", backings.CPU, [100.0, 100.0])
+    report.add("go, slot", "BasePages", backings.MEMORY, [8.0])
+    assert f"| go, 1 connection: {backings.CPU} | 300 | 0.38x |  |" in page.backings_table(report).splitlines()
+    assert page.memory_table(report).splitlines()[2:] == ["| go, slot |  |  | 8.00 |"]
+
+
+def test_a_requests_latency_and_a_workers_memory_can_be_had() -> None:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            time.sleep(0.01)
+            self.send_response(200)
+            self.send_header("content-length", "5")
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert backings.median_milliseconds(f"http://127.0.0.1:{server.server_port}/", 3) >= 10
+        server.shutdown()
+    program = "import sys; block = b'x' * 50_000_000; print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", program, "wasmpool_agent.worker"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        assert backings.anonymous_bytes(os.getpid()) >= 50_000_000
+        worker.communicate()
+    assert backings.anonymous_bytes(os.getpid()) == 0

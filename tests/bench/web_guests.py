@@ -99,6 +99,22 @@ def _c(guest: Path) -> None:
     build_component(WEB / "web.c", WEB / "world.wat", guest)
 
 
+def _c_with_image(size: int) -> Callable[[Path], None]:
+    """The same with so many bytes of initial contents that it neither reads nor writes, but for the first few KiB."""
+
+    def build(guest: Path) -> None:
+        pages = 4 + -(-size // 65536)
+        memory = '(memory (export "memory") 4 160)'
+        text = (WEB / "world.wat").read_text()
+        filled = f'(memory (export "memory") {pages} 512) (data (i32.const 0x30000) "{"x" * size}")'
+        world = guest.with_suffix(".wat")
+        world.write_text(text.replace(memory, filled))
+        build_component(WEB / "web.c", world, guest)
+        world.unlink()
+
+    return build
+
+
 def _rust(guest: Path) -> None:
     where = fresh("rust-echo")
     (where / "src").mkdir()
@@ -133,6 +149,9 @@ def _javascript(guest: Path) -> None:
 
 BUILDERS: Final[dict[str, Callable[[Path], None]]] = {
     "c": _c,
+    "c-256k": _c_with_image(256 * 1024),
+    "c-1m": _c_with_image(1024**2),
+    "c-4m": _c_with_image(4 * 1024**2),
     "rust": _rust,
     "go": _go,
     "js": _javascript,

@@ -126,6 +126,6 @@ def test_announcement_of_the_demo_names_what_it_takes() -> None:
 
 def test_the_page_of_benchmarks_shows_the_figures_beside_it(tmp_path: Path) -> None:
     report = Report.read(page.FIGURES)
-    assert page.page(page.PAGE.read_text(), report) == page.PAGE.read_text()
+    assert page.page(page.PAGE.read_text(), report, Report.read(page.BACKINGS)) == page.PAGE.read_text()
     draw(report, "us per life", page.BASELINE, tmp_path / "drawn.svg")
     assert (tmp_path / "drawn.svg").read_text() == page.PICTURE.read_text()

@@ -10,6 +10,7 @@ from wasmpool_agent.check_sources import Found
 from wasmpool_agent.modules.inspecting import Finding, examine_inspected, module_status
 from wasmpool_agent.modules.sources import digest_of
 from wasmpool_api.admission import COMPONENT_LIMITS
+from wasmpool_api.backing_choice import BackingChoice, backing_for
 from wasmpool_api.instance_pool import InstancePool, InstancePoolSpec
 from wasmpool_api.limits import ComponentLimits, InstanceLimits, ModuleLimits
 from wasmpool_api.meta import ObjectMeta
@@ -114,6 +115,12 @@ def cost(spec: InstancePoolSpec) -> Cost:
     """Raises RegionError."""
     shape = region_shape(spec)
     return Cost(shape, overhead_bytes_per_node(spec, shape))
+
+
+def chosen_backing(checked: Sequence[Checked]) -> BackingChoice | None:
+    """For all that can be read, together in one pool; None where there is none."""
+    readable = [it.inspection for it in checked if it.inspection is not None]
+    return backing_for(readable) if readable else None
 
 
 def suggest(checked: Sequence[Checked], pool: InstancePool, entrypoint: str) -> Suggested | None:

@@ -4,22 +4,37 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from wasmpool_agent.check import Checked, Cost, Suggested, cost
+from wasmpool_agent.check import Checked, Cost, Suggested, chosen_backing, cost
 from wasmpool_agent.modules.inspecting import provided
+from wasmpool_api.backing_choice import IMAGE_MOST_BYTES, BackingChoice, backing_for
 from wasmpool_api.codec import encode
 from wasmpool_api.instance_pool import InstancePool
 from wasmpool_api.wasm import Component, Import, Inspection, Interface
 
 
 def as_json(checked: Sequence[Checked], pool: InstancePool, suggested: Suggested | None, *, suggest: bool) -> str:
-    """`pool` and `modules`, and with `suggest` also `suggestion` (null where there is none). Indented."""
+    """`pool`, `modules` and `backing`, and with `suggest` also `suggestion`. The last two: null where there is none.
+
+    Indented.
+    """
     found: dict[str, Any] = {
         "pool": {"name": pool.metadata.name, **_cost(cost(pool.spec))},
         "modules": [_module(it) for it in checked],
+        "backing": _backing(chosen_backing(checked)),
     }
     if suggest:
         found["suggestion"] = _suggestion(suggested) if suggested is not None else None
     return json.dumps(found, indent=2)
+
+
+def _backing(choice: BackingChoice | None) -> dict[str, Any] | None:
+    if choice is None:
+        return None
+    return {
+        "chosen": choice.backing.value,
+        "imageBytes": choice.image_bytes,
+        "imageMostBytes": IMAGE_MOST_BYTES,
+    }
 
 
 def _module(checked: Checked) -> dict[str, Any]:
@@ -52,7 +67,12 @@ def _module(checked: Checked) -> dict[str, Any]:
 
 
 def _inspection(inspection: Inspection) -> dict[str, Any]:
-    found: dict[str, Any] = {"kind": inspection.kind.value, "needs": encode(inspection.needs)}
+    found: dict[str, Any] = {
+        "kind": inspection.kind.value,
+        "needs": encode(inspection.needs),
+        "imageBytes": inspection.data_bytes,
+        "backing": backing_for([inspection]).backing.value,
+    }
     if inspection.component is None:
         found["imports"] = [{**_import(each), "provided": provided(each)} for each in inspection.imports]
         found["exports"] = [{"name": each.name, "kind": each.kind.value} for each in inspection.exports]

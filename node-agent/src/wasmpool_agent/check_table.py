@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from wasmpool_agent.check import Checked, Cost, Suggested, cost, rows
+from wasmpool_agent.check import Checked, Cost, Suggested, chosen_backing, cost, rows
 from wasmpool_agent.modules.inspecting import provided, shown
+from wasmpool_api.backing_choice import IMAGE_MOST_BYTES, BackingChoice
 from wasmpool_api.codec import encode
-from wasmpool_api.instance_pool import InstancePool
+from wasmpool_api.instance_pool import Backing, InstancePool
 from wasmpool_api.limits import ModuleLimits
 from wasmpool_api.quantities import Quantity
 from wasmpool_api.wasm import Component, Inspection, Sort
@@ -17,9 +18,12 @@ _MODULE_COLUMNS: Final = ("types", "functions", "tables", "memories", "globals",
 
 
 def as_table(checked: Sequence[Checked], pool: InstancePool, suggested: Suggested | None, *, suggest: bool) -> str:
-    """A paragraph for each module, one for the pool, and with `suggest` one for smaller limits."""
+    """A paragraph for each module, one for the pool and its pages, and with `suggest` one for smaller limits."""
     parts = ["\n".join(_module(it, pool)) for it in checked]
-    parts.append(f"pool {pool.metadata.name}: " + _cost(cost(pool.spec), pool.spec.module_limits))
+    found, choice = cost(pool.spec), chosen_backing(checked)
+    parts.append(f"pool {pool.metadata.name}: " + _cost(found, pool.spec.module_limits))
+    if choice is not None:
+        parts[-1] += "\n" + "\n".join(_backing(choice, found.shape.backing))
     if suggest:
         parts.append("\n".join(_suggestion(suggested)))
     return "\n\n".join(parts)
@@ -29,10 +33,11 @@ def _module(checked: Checked, pool: InstancePool) -> Iterator[str]:
     finding = checked.finding
     verdict = "Admitted" if finding.admitted else f"Refused, {finding.reason.value}"
     yield f"{checked.name}: {verdict}: {finding.message}"
-    yield f"  {checked.size_bytes} bytes, {checked.digest}"
     inspection = checked.inspection
     if inspection is None:
+        yield f"  {checked.size_bytes} bytes, {checked.digest}"
         return
+    yield f"  {checked.size_bytes} bytes, {checked.digest}; image: {_size(inspection.data_bytes)}"
     if not finding.admitted and finding.verdict is not None and finding.verdict.within_limits:
         yield f"  it is within the limits of pool {pool.metadata.name}"
     table = [("FIELD", "NEEDED", "ALLOWED", "MARGIN", "")]
@@ -46,6 +51,18 @@ def _module(checked: Checked, pool: InstancePool) -> Iterator[str]:
         yield from _core_imports(inspection)
     if inspection.needs.features:
         yield f"  features: {', '.join(inspection.needs.features)}"
+
+
+def _backing(choice: BackingChoice, pools: Backing) -> Iterator[str]:
+    """`pools`: what the pool has."""
+    image, most = _size(choice.image_bytes), _size(IMAGE_MOST_BYTES)
+    if choice.backing is Backing.BASE_PAGES:
+        yield f"  backing: {choice.backing.value} makes instances faster: the largest image has {image}, over {most},"
+        yield "  and huge pages have it copied for each; take them where memory that is guaranteed matters more"
+    else:
+        yield f"  backing: {choice.backing.value}: the largest image has {image}; up to {most} copying costs little"
+    if not choice.agrees_with(pools):
+        yield f"  the pool has {pools.value}"
 
 
 def _core_imports(inspection: Inspection) -> Iterator[str]:
@@ -114,6 +131,11 @@ def _aligned(table: Sequence[tuple[str, ...]]) -> Iterator[str]:
     for row in table:
         figures = "  ".join(f"{text:>{width}}" for text, width in zip(row[1:-1], widths[1:], strict=True))
         yield f"  {row[0]:<{widths[0]}}  {figures}  {row[-1]}".rstrip()
+
+
+def _size(count: int) -> str:
+    """Of bytes, in KiB from one on, rounded up."""
+    return f"{-(-count // 1024)} KiB" if count >= 1024 else _number(count, "byte")
 
 
 def _flow(limits: dict[str, Any]) -> str:

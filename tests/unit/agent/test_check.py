@@ -1,8 +1,8 @@
 """`wasmpool-agent check`: the verdict on real modules, field by field.
 
 Covers: exit codes; the table and the JSON; every violation; broken files with the offset; imports that nobody provides;
-an entry point that is not there; components; the smallest limits and what they cost; mistakes in the pool's file;
-that Wasmtime is not loaded for it.
+an entry point that is not there; components; which pages to choose; the smallest limits and what they cost; mistakes in
+the pool's file; that Wasmtime is not loaded for it.
 """
 
 import json
@@ -14,6 +14,7 @@ import pytest
 import wasmtime
 
 from wasmpool_agent.cli import main
+from wasmpool_api.backing_choice import IMAGE_MOST_BYTES
 
 POOL = """
 apiVersion: wasmpool.dev/v1alpha1
@@ -70,6 +71,52 @@ def test_json_has_the_same_in_fields(tmp_path: Path, pool: Path, capsys: pytest.
     assert [it["admitted"] for it in found["modules"]] == [True, False]
     violations = {it["field"]: (it["needed"], it["allowed"]) for it in found["modules"][1]["violations"]}
     assert violations == {"memoryPages": (64, 32), "globals": (3, 1)}
+
+
+LARGE_IMAGE = f'(module (memory 32) (data (i32.const 0) "{"x" * 2_000_000}") (func (export "_start")))'
+
+
+@pytest.mark.parametrize(
+    ("text", "pages", "said", "differs"),
+    [
+        (FITS, "HugePages2Mi", "backing: HugePages2Mi: the largest image has 0 bytes", False),
+        (FITS, "BasePages", "backing: HugePages2Mi: the largest image has 0 bytes", True),
+        (
+            LARGE_IMAGE,
+            "HugePages2Mi",
+            "makes instances faster: the largest image has 1954 KiB",
+            True,
+        ),
+        (LARGE_IMAGE, "BasePages", "makes instances faster: the largest image has 1954 KiB", False),
+    ],
+)
+def test_which_pages_to_choose_is_said_and_where_the_pool_has_others(
+    tmp_path: Path, pool: Path, capsys: pytest.CaptureFixture[str], text: str, pages: str, said: str, differs: bool
+) -> None:
+    pool.write_text(POOL + f"  allocation: {{backing: {pages}}}\n")
+    modules = [str(_module(tmp_path, text)), str(_module(tmp_path, FITS, "small.wasm"))]
+    assert main(["check", *modules, "--pool", str(pool)]) == 0
+    out = capsys.readouterr().out
+    assert said in out
+    assert f"  backing: {'BasePages' if text == LARGE_IMAGE else 'HugePages2Mi'}" in out
+    assert (f"the pool has {pages}" in out) is differs
+
+
+def test_which_pages_to_choose_is_in_json_for_each_module_and_for_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    modules = [str(_module(tmp_path, LARGE_IMAGE)), str(_module(tmp_path, FITS, "small.wasm"))]
+    broken = tmp_path / "broken.wasm"
+    broken.write_bytes(b"")
+    assert main(["check", *modules, str(broken), "--output", "json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [it.get("backing") for it in found["modules"]] == ["BasePages", "HugePages2Mi", None]
+    assert found["modules"][1]["imageBytes"] == 0
+    largest = found["modules"][0]["imageBytes"]
+    assert 2_000_000 < largest < 2_000_020
+    assert found["backing"] == {"chosen": "BasePages", "imageBytes": largest, "imageMostBytes": IMAGE_MOST_BYTES}
+    assert main(["check", str(broken), "--output", "json"]) == 1
+    assert json.loads(capsys.readouterr().out)["backing"] is None
 
 
 def test_without_a_pool_the_limits_are_the_rfcs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,6 +89,7 @@ class Component:
 class Inspection:
     """A binary's interface and needs. Memories and tables: the imported ones, then the defined ones, as their index is.
 
+    `data_bytes`: the initial contents of its memories, at most: of the data sections of all its core instances.
     `component`: what there is instead of the interface of a core module, from `imports` on, where `kind` is Component.
     """
 
@@ -100,6 +101,7 @@ class Inspection:
     tables: tuple[Table, ...] = ()
     tags: int = 0
     start: int | None = None
+    data_bytes: int = 0
     component: Component | None = None
 
     @property
@@ -131,6 +133,7 @@ def inspect(data: bytes | memoryview) -> Inspection:
         tables=(*sections.imported_tables, *sections.tables),
         tags=sections.tags,
         start=sections.start,
+        data_bytes=sections.data_bytes,
     )
 
 
@@ -149,6 +152,7 @@ def _component(contents: Contents) -> Inspection:
     return Inspection(
         BinaryKind.COMPONENT,
         needs=_largest(needs, sum(each.functions for each in imports), contents.features),
+        data_bytes=min(sum(each.data_bytes * count for each, count in zip(modules, counts, strict=True)), MAX_SIZE),
         component=Component(
             modules=tuple(
                 CoreModule(module.offset, module.size_bytes, need, tuple(module.sections.imports), min(count, MAX_SIZE))

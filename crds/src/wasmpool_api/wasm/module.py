@@ -70,7 +70,10 @@ class Table(NamedTuple):
 
 @dataclass(slots=True)
 class Sections:
-    """What the sections of one core module declare; filled while they are read."""
+    """What the sections of one core module declare; filled while they are read.
+
+    `data_bytes`: of the data section behind its count, so of all segments with the few bytes that say where they go.
+    """
 
     types: int = 0
     imports: list[Import] = field(default_factory=list[Import])
@@ -86,6 +89,7 @@ class Sections:
     bodies: int = 0
     announced_data: int | None = None
     data: int = 0
+    data_bytes: int = 0
     features: set[Feature] = field(default_factory=set[Feature])
 
 
@@ -180,6 +184,7 @@ def _read_section(section: int, body: Reader, found: Sections) -> None:
             body.position = body.end
         case _:
             found.data = body.count("data segments", MAX_SEGMENTS, 2)
+            found.data_bytes = body.remaining
             body.position = body.end
     body.expect_end(f"the {_ORDER[section][1]} section")
 
