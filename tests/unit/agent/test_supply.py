@@ -1,7 +1,8 @@
 """Instances for requests: made ahead, made when asked for, queued for; over a real slot table and real stores.
 
-Covers: an instance made ahead is used first, and once; the queue's order and its end in time; a slot that comes free
-goes to who waits; giving way; a close that leaves nothing behind; instances that can't be made.
+Covers: an instance made ahead is used first, and once, and replaced when nobody has to wait for that; the queue's order
+and its end in time; a slot that comes free goes to who waits; giving way; a close that leaves nothing behind; instances
+that can't be made.
 """
 
 import asyncio
@@ -232,6 +233,37 @@ def test_an_instance_for_somebody_who_has_gone_goes_to_the_next() -> None:
             assert next_one.made is not None
             it.supply.retire(next_one.made)
             assert it.used == 0
+
+    run(test)
+
+
+def test_one_that_was_taken_is_replaced_after_its_request_and_not_while_that_runs() -> None:
+    async def test() -> None:
+        with bench(2, ready=1) as it:
+            it.supply.replace_seconds = 3600
+            it.supply.replenish()
+            await until(lambda: it.supply.ready == 1)
+            taken, _ = it.ask()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert len(it.maker.things) == 1
+            assert taken.made is not None
+            it.supply.retire(taken.made)
+            await until(lambda: it.supply.ready == 1)
+            it.supply.close()
+
+    run(test)
+
+
+def test_one_that_was_taken_for_long_is_replaced_meanwhile() -> None:
+    async def test() -> None:
+        with bench(2, ready=1) as it:
+            it.supply.replenish()
+            await until(lambda: it.supply.ready == 1)
+            taken, _ = it.ask()
+            await until(lambda: it.supply.ready == 1)
+            assert taken.made is not None
+            assert it.used == 2
 
     run(test)
 

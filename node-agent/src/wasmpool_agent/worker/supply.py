@@ -24,6 +24,8 @@ from wasmpool_agent.worker.scheduler import CpuClock, Polled, Running, Scheduler
 POLL_SECONDS: Final = 0.002
 STARVED_SECONDS: Final = 0.1
 TOKEN_SECONDS: Final = 0.05
+REPLACE_SECONDS: Final = 0.02
+"""Until one that was made ahead and taken is replaced, if no instance ends before: what takes it is served first."""
 GIVE_WAY_SECONDS: Final = 1.0
 """Nothing is made ahead for so long after another worker has asked for slots."""
 RATE_SECONDS: Final = 5.0
@@ -115,11 +117,13 @@ class Supply:
     closed: bool = False
     make_seconds: float = 0.0
     """Of one instance, the longest lately."""
+    replace_seconds: float = REPLACE_SECONDS
     _ready: deque[Made] = field(default_factory=deque[Made])
     _in_hand: list[Slot] = field(default_factory=list[Slot])
     _waiting: deque[Ticket] = field(default_factory=deque[Ticket])
     _rate: Rate = field(default_factory=Rate)
     _poll: asyncio.TimerHandle | None = None
+    _replacing: asyncio.TimerHandle | None = None
     _starved_at: float = -math.inf
     _not_ahead_before: float = -math.inf
     _making_ahead: int = 0
@@ -161,7 +165,8 @@ class Supply:
         if self._ready:
             made = self._ready.popleft()
             made.ahead = True
-            loop.call_soon(self.replenish)
+            if self._replacing is None:
+                self._replacing = loop.call_later(self.replace_seconds, self._replace)
             ticket.got(made)
             return
         self._waiting.append(ticket)
@@ -203,12 +208,19 @@ class Supply:
         if self._poll is not None:
             self._poll.cancel()
             self._poll = None
+        if self._replacing is not None:
+            self._replacing.cancel()
+            self._replacing = None
         while self._waiting:
             self._expire(self._waiting[0])
         while self._ready:
             self._discard(self._ready.popleft())
         for slot in list(self._in_hand):
             self._give_back(slot)
+
+    def _replace(self) -> None:
+        self._replacing = None
+        self.replenish()
 
     def _wanted(self, now: float) -> int:
         return min(self.most_ready, 1 + math.ceil(self._rate.now(now) * self.make_seconds))
