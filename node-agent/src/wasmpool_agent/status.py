@@ -1,10 +1,11 @@
 """The status of an InstancePoolNode: how it is put together, and when it is worth a write. Pure.
 
-Edges (a state, a reason, a reservation, an index that is done) are written at once, but at most once a second. Live
-figures (slots used, restarts) are metrics: they are written when `used` has moved by 5 % of capacity, or once a minute.
+Edges (a state, a reason, a reservation, an index that is done) are written at once: a few in a row, and one a second
+where they go on; but what is only on the way to something else is not written unless it lasts. Live figures (slots
+used, restarts) are metrics: they are written when `used` has moved by 5 % of capacity, or once a minute.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -19,13 +20,20 @@ from wasmpool_api.instance_pool_node import (
     NodeMemory,
     NodeSlots,
     NodeWorkload,
+    WorkloadState,
 )
 from wasmpool_api.meta import Condition
 from wasmpool_api.quantities import Quantity
+from wasmpool_api.reasons import Progress
 from wasmpool_api.region import RegionShape
 
 EDGE_SECONDS: Final = 1.0
+EDGES_AT_ONCE: Final = 6.0
+"""Of a workload that comes alone, all: what it waits for at each is somebody who reads the status."""
 FIGURES_SECONDS: Final = 60.0
+PASSING_SECONDS: Final = 0.5
+"""What lasts no longer is not written: each write costs the API server as much, and is read by all operators."""
+_PASSING: Final[frozenset[str]] = frozenset(Progress)
 USED_STEP_PERCENT: Final = 5
 MESSAGE_MAX_LENGTH: Final = 1024
 
@@ -52,10 +60,26 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The status that the API server has, and when it was written (monotonic seconds)."""
+    """The status that the API server has, and when it was written (monotonic seconds).
+
+    `credit`: how many edges more could be written right then.
+    """
 
     status: InstancePoolNodeStatus
     at: float
+    credit: float = EDGES_AT_ONCE - 1
+
+    def credit_at(self, now: float, edge_seconds: float = EDGE_SECONDS) -> float:
+        """It grows by one in each `edge_seconds`."""
+        return min(EDGES_AT_ONCE, self.credit + (now - self.at) / edge_seconds)
+
+
+def written_now(
+    before: Written | None, status: InstancePoolNodeStatus, now: float, *, edge_seconds: float = EDGE_SECONDS
+) -> Written:
+    """What is remembered of a write."""
+    credit = before.credit_at(now, edge_seconds) if before is not None else EDGES_AT_ONCE
+    return Written(status, now, max(0.0, credit - 1))
 
 
 def conditions(
@@ -136,13 +160,16 @@ def build_status(
 def publish_in(
     written: Written | None, status: InstancePoolNodeStatus, now: float, *, edge_seconds: float = EDGE_SECONDS
 ) -> float | None:
-    """Seconds until `status` should be written: 0 for now, None for not at all."""
+    """Seconds until `status` should be written: 0 for now, None for not at all.
+
+    Edges are written at once, EDGES_AT_ONCE of them, and one in each `edge_seconds` where they go on.
+    """
     if written is None:
         return 0.0
     if status == written.status:
         return None
     if edges(status) != edges(written.status) or _used_moved(written.status, status):
-        return max(0.0, written.at + edge_seconds - now)
+        return max(0.0, 1 - written.credit_at(now, edge_seconds)) * edge_seconds
     return max(0.0, written.at + FIGURES_SECONDS - now)
 
 
@@ -160,6 +187,31 @@ def edges(status: InstancePoolNodeStatus) -> InstancePoolNodeStatus:
             )
             for entry in status.workloads
         ),
+    )
+
+
+def is_passing(
+    before: InstancePoolNodeStatus, after: InstancePoolNodeStatus, awaited: Set[tuple[str, str]] = frozenset()
+) -> bool:
+    """Whether all that is new is on the way to something else, which may be there before anybody has read of it.
+
+    `awaited`: uid and revision of entries that something waits for to be written.
+    """
+    passing = {(entry.uid, entry.revision) for entry in after.workloads if entry.reason in _PASSING} - awaited
+    there = {(entry.uid, entry.revision) for entry in after.workloads}
+    # NB: who takes an inspection away has seen what it found.
+    inspected = {(it.uid, it.revision) for it in before.workloads if it.state is WorkloadState.INSPECTED} - there
+    return bool(passing) and _settled(before, passing | inspected) == _settled(after, passing)
+
+
+def _settled(status: InstancePoolNodeStatus, passing: Set[tuple[str, str]]) -> InstancePoolNodeStatus:
+    slots = status.slots
+    return msgspec.structs.replace(
+        edges(status),
+        observed_generation=0,
+        conditions=tuple(msgspec.structs.replace(it, observed_generation=0) for it in status.conditions),
+        slots=msgspec.structs.replace(slots, used=0, reserved=0, free=0) if slots is not None else None,
+        workloads=tuple(it for it in edges(status).workloads if (it.uid, it.revision) not in passing),
     )
 
 

@@ -10,18 +10,22 @@ import msgspec
 import pytest
 
 from wasmpool_agent.status import (
+    EDGES_AT_ONCE,
     Counts,
     Finding,
     Written,
     build_status,
     conditions,
+    is_passing,
     node_memory,
     node_slots,
     publish_in,
+    written_now,
 )
 from wasmpool_api.codec import encode
 from wasmpool_api.instance_pool import Backing
 from wasmpool_api.instance_pool_node import AgentInfo, InstancePoolNodeStatus, NodeWorkload, WorkloadState
+from wasmpool_api.reasons import Outcome, Progress, Waiting
 from wasmpool_api.region import RegionShape
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
@@ -33,10 +37,12 @@ def _entry(used: int = 1, **fields: object) -> NodeWorkload:
     return msgspec.structs.replace(base, **fields)
 
 
-def _status(*, used: int = 1, capacity: int = 100, entry: NodeWorkload | None = None) -> InstancePoolNodeStatus:
+def _status(
+    *, used: int = 1, capacity: int = 100, entry: NodeWorkload | None = None, generation: int = 3
+) -> InstancePoolNodeStatus:
     return build_status(
         before=None,
-        generation=3,
+        generation=generation,
         agent=AGENT,
         findings=[Finding("Ready", True, "AgentReady")],
         counts=Counts(capacity=capacity, used=used, quarantined=0, reserved=4),
@@ -104,10 +110,49 @@ def test_the_first_status_is_written_at_once_and_the_same_one_never_again() -> N
     ],
     ids=["state", "reason", "completions", "reservation", "all run now", "generation"],
 )
-def test_an_edge_is_written_at_once_but_at_most_once_a_second(changed: InstancePoolNodeStatus) -> None:
-    written = Written(_status(), at=10.0)
-    assert publish_in(written, changed, 20.0) == 0
-    assert publish_in(written, changed, 10.25) == pytest.approx(0.75)
+def test_an_edge_is_written_at_once_but_not_for_ever_more_than_once_a_second(changed: InstancePoolNodeStatus) -> None:
+    spent = Written(_status(), at=10.0, credit=0.0)
+    assert publish_in(spent, changed, 20.0) == 0
+    assert publish_in(spent, changed, 10.25) == pytest.approx(0.75)
+    assert publish_in(Written(_status(), at=10.0), changed, 10.0) == 0
+
+
+@pytest.mark.parametrize("every", [0.05, 0.3, 1.0])
+def test_writes_are_few_at_once_and_one_a_second_in_the_long_run(every: float) -> None:
+    written, writes, now = None, 0, 0.0
+    while now < 60:
+        status = _status(entry=_entry(reason=str(now)))
+        if publish_in(written, status, now) == 0:
+            written = written_now(written, status, now)
+            writes += 1
+        now += every
+    assert 59 <= writes <= 60 + EDGES_AT_ONCE
+
+
+STARTING = _entry(state=WorkloadState.PENDING, reason=Progress.STARTING, reserved_slots=0, used_slots=0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "passes"),
+    [
+        pytest.param(STARTING, True, id="begins"),
+        pytest.param(msgspec.structs.replace(STARTING, reserved_slots=4), True, id="holds slots meanwhile"),
+        pytest.param(_entry(state=WorkloadState.COMPILING, reason=Progress.COMPILING), True, id="is compiled"),
+        pytest.param(_entry(state=WorkloadState.PULLING, reason=Waiting.MODULE_PULL_FAILED), False, id="pull fails"),
+        pytest.param(_entry(state=WorkloadState.INSPECTED, reason=Outcome.MODULE_VALID), False, id="is inspected"),
+        pytest.param(_entry(reason="Running"), False, id="runs"),
+    ],
+)  # fmt: skip
+def test_what_is_on_its_way_may_be_skipped(changed: NodeWorkload, passes: bool) -> None:
+    other = _entry(uid="other", reason="Running")
+    before = msgspec.structs.replace(_status(), workloads=(other,))
+    after = msgspec.structs.replace(_status(generation=4), workloads=(other, changed))
+    assert is_passing(before, after) == passes
+    assert not is_passing(before, after, {("w", "r")}), "somebody waits for it"
+    inspected = _entry(revision="r0", state=WorkloadState.INSPECTED, reason=Outcome.MODULE_VALID)
+    assert is_passing(msgspec.structs.replace(before, workloads=(other, inspected)), after) == passes
+    worse = msgspec.structs.replace(after, workloads=(msgspec.structs.replace(other, reason="BackOff"), changed))
+    assert not is_passing(before, worse), "nor with other news"
 
 
 def test_live_figures_wait_for_a_minute() -> None:

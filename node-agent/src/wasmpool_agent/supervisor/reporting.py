@@ -6,7 +6,16 @@ from contextlib import suppress
 from typing import Final
 
 from wasmpool_agent.metrics import Metrics
-from wasmpool_agent.status import Counts, Finding, Written, build_status, publish_in
+from wasmpool_agent.status import (
+    PASSING_SECONDS,
+    Counts,
+    Finding,
+    Written,
+    build_status,
+    is_passing,
+    publish_in,
+    written_now,
+)
 from wasmpool_agent.status_budget import reductions
 from wasmpool_agent.supervisor.backoff import API
 from wasmpool_agent.supervisor.ports import DesiredState, PortError, RefusedError
@@ -42,6 +51,7 @@ class Reporter:
         self._metrics = metrics
         self._clocks = clocks
         self._written: Written | None = None
+        self._passing_since: float | None = None
 
     def unready(self) -> str:
         """Why this agent takes nothing now; empty if it is ready."""
@@ -105,9 +115,7 @@ class Reporter:
             if state.desired is None or not state.confirmed:
                 continue
             status = self.status()
-            pause = publish_in(
-                self._written, status, self._clocks.monotonic(), edge_seconds=self._settings.edge_seconds
-            )
+            pause = self._publish_in(status)
             if pause == 0:
                 failures = 0 if await self._publish(status) else failures + 1
                 pause = API.seconds(failures) if failures else None
@@ -116,6 +124,19 @@ class Reporter:
                 state.dirty.set()
             else:
                 await asyncio.sleep(STATUS_SECONDS)
+
+    def _publish_in(self, status: InstancePoolNodeStatus) -> float | None:
+        now, written = self._clocks.monotonic(), self._written
+        pause = publish_in(written, status, now, edge_seconds=self._settings.edge_seconds)
+        # NB: runs begin only once their claim is in a status that was written.
+        claims, known = self._state.claims, self._state.announced
+        awaited = {(it.uid, it.revision) for it in claims if claims[it].runs is not None and it not in known}
+        if pause is None or written is None or not is_passing(written.status, status, awaited):
+            self._passing_since = None
+            return pause
+        if self._passing_since is None:
+            self._passing_since = now
+        return max(pause, self._passing_since + PASSING_SECONDS - now)
 
     async def last_word(self) -> None:
         """That nothing runs here any more, if anybody is there to hear it."""
@@ -133,7 +154,10 @@ class Reporter:
             self._metrics.status_written("error")
             return False
         # NB: the whole of it, so that what was cut is not taken for a change.
-        self._written = Written(status, self._clocks.monotonic())
+        self._written = written_now(
+            self._written, status, self._clocks.monotonic(), edge_seconds=self._settings.edge_seconds
+        )
+        self._passing_since = None
         self._metrics.status_written("cut" if cut else "ok")
         announced = frozenset(ClaimKey(entry.uid, entry.revision) for entry in status.workloads)
         if announced != self._state.announced:

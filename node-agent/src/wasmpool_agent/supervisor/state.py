@@ -29,9 +29,10 @@ class Clocks:
 class Settings:
     """`pool_file`: the same pool, for the children. `cache`: a directory that outlives this process, at best.
 
-    `pool_credentials`: for registries, beside those that a workload brings. `edge_seconds`: the least between two
-    writes of the status. `serve_host`: what workloads' ports are bound to; empty for every address. `leave_seconds`:
-    for how long requests are still taken once the agent is to end, for those who send them hear of it later.
+    `pool_credentials`: for registries, beside those that a workload brings. `edge_seconds`: between two writes of the
+    status where it goes on changing. `serve_host`: what workloads' ports are bound to; empty for every address.
+    `leave_seconds`: for how long requests are still taken once the agent is to end, for those who send them hear of it
+    later.
     """
 
     pool: InstancePool
