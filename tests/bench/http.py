@@ -1,6 +1,6 @@
 """Requests per second and latencies of HTTP guests: our agent against `wasmtime serve`, the rounds alternating.
 
-    .venv/bin/python -m tests.bench.http [--quick] [--json FILE] [--guests c,rust,js,python]
+    .venv/bin/python -m tests.bench.http [--quick] [--json FILE] [--guests c,rust,go,js,python]
 
 All servers of a guest run at once and idle while another is measured, so a round's figures come from the same minute.
 The load is wrk's, one thread, on the same cores. `wasmpool, HugePages2Mi` needs huge pages, as root, and is left out
@@ -65,7 +65,9 @@ def measure(server: Server, case: Case, seconds: int, directory: Path) -> Figure
         path.write_text(f'wrk.method = "POST"\nwrk.body = string.rep("x", {case.body})\n')
         script = ["-s", str(path)]
     command = ["wrk", "-t1", f"-c{case.connections}", f"-d{seconds}s", "--latency", "--timeout", "30s", *script]
-    run = subprocess.run([*command, server.url], check=True, capture_output=True, text=True)
+    # The C guest echoes at this path alone; the others at any.
+    url = f"{server.url}echo" if case.body else server.url
+    run = subprocess.run([*command, url], check=True, capture_output=True, text=True)
     return parse(run.stdout)
 
 
@@ -126,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.http", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round of few cases: shows that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--guests", default="c,rust,js,python", help="default %(default)s")
+    parser.add_argument("--guests", default="c,rust,go,js,python", help="default %(default)s")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=4, help="of each run; default %(default)s")
     parsed = parser.parse_args(arguments)
