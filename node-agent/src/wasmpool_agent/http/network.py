@@ -88,12 +88,15 @@ class Client:
     def __init__(self, network: Network, allowed_hosts: Iterable[str], *, loopback: Loopback | None = None) -> None:
         self._network = network
         self._allowed = tuple(allowed_hosts)
-        self._loopback = loopback or (lambda address, port: is_named(address, port, self._allowed))
+        self._loopback: Loopback = loopback or self._is_named
         self._session: asyncio.Task[Session] | None = None
 
     def allow(self, allowed_hosts: Iterable[str]) -> None:
         """These from now on, and no others; what is being sent goes on."""
         self._allowed = tuple(allowed_hosts)
+
+    def _is_named(self, address: str, port: int) -> bool:
+        return is_named(address, port, self._allowed)
 
     def problem(self, scheme: str, authority: str) -> str | None:
         """The error-code without payload for what can't or may not be asked, as far as its name goes."""
