@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import wasmtime
@@ -17,7 +17,10 @@ from wasmpool_agent.wasmtime_async import Wait
 from wasmpool_agent.worker import heap
 from wasmpool_agent.worker.heap import Heap
 from wasmpool_agent.worker.scheduler import SLICE_NS, CpuClock, Scheduler
-from wasmpool_agent.worker.site import Revision, Site
+from wasmpool_agent.worker.site import Site
+
+if TYPE_CHECKING:
+    from wasmpool_agent.worker.revision import Revision
 
 MILLISECOND = 1_000_000
 

@@ -38,7 +38,8 @@ from wasmpool_agent.supervisor.reporting import Reporter
 from wasmpool_agent.supervisor.reserving import Reserver
 from wasmpool_agent.supervisor.serving import Services
 from wasmpool_agent.supervisor.state import Clocks, Settings, State
-from wasmpool_agent.supervisor.workers import STOP_SECONDS, SiteMessage, Worker, Workers
+from wasmpool_agent.supervisor.worker import SiteMessage, Worker
+from wasmpool_agent.supervisor.workers import STOP_SECONDS, Workers
 from wasmpool_api.instance_pool_node import Assignment
 
 JOURNAL_SECONDS: Final = 7 * 24 * 3600.0

@@ -24,7 +24,8 @@ from wasmpool_agent.supervisor.claims import Claim, Prepared, Step
 from wasmpool_agent.supervisor.preparing import Preparer
 from wasmpool_agent.supervisor.promises import ClaimKey
 from wasmpool_agent.supervisor.runs import Ended
-from wasmpool_agent.supervisor.workers import Worker, Workers
+from wasmpool_agent.supervisor.worker import Worker
+from wasmpool_agent.supervisor.workers import Workers
 
 BACKLOG: Final = 1024
 LISTEN_RETRY_SECONDS: Final = 2.0

@@ -9,15 +9,12 @@ What a worker holds when it dies, and in which order it is cleared away:
 import asyncio
 import logging
 import os
-import sys
 from asyncio.subprocess import Process
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
-from wasmpool_agent.allocation_counts import AllocationCounts
 from wasmpool_agent.channel import ChannelClosed, ProtocolError
 from wasmpool_agent.protocol import (
     Drop,
@@ -51,82 +48,16 @@ from wasmpool_agent.slots import SlotTable
 from wasmpool_agent.supervisor.artifacts import Artifact
 from wasmpool_agent.supervisor.backoff import WORKERS
 from wasmpool_agent.supervisor.promises import ClaimKey
+from wasmpool_agent.supervisor.worker import Home, Listener, SiteMessage, Worker
+from wasmpool_agent.supervisor.worker_process import Launcher, ending, to_its_end
 from wasmpool_api.instance_pool import Backing
 
 READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 5.0
 STABLE_SECONDS: Final = 60.0
 MESSAGES_IN_A_ROW: Final = 64
-_ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "LC_ALL")
-
-SiteMessage = Serving | ServeFailed | Trapped | Starved | Withdrawn
 
 log = logging.getLogger(__name__)
-
-
-class Listener(Protocol):
-    """Who is told what workers say. Called from the event loop; must not block."""
-
-    def workers_changed(self) -> None:
-        """One became ready, or died, or loaded a module."""
-        ...
-
-    def instance_started(self, started: Started) -> None:
-        """Its guest begins."""
-        ...
-
-    def instance_exited(self, exited: Exited) -> None:
-        """The last word about it."""
-        ...
-
-    def instances_lost(self, instances: frozenset[int]) -> None:
-        """Their worker died; their slots have been wiped."""
-        ...
-
-    def module_failed(self, failed: ModuleFailed) -> None:
-        """A worker can't load it."""
-        ...
-
-    def site_said(self, worker: "Worker", message: SiteMessage) -> None:
-        """What a worker says of what it serves."""
-        ...
-
-    def sites_counted(self, worker: "Worker", counts: SiteStats) -> None:
-        """What it has served since it began."""
-        ...
-
-    def worker_died(self, wiped_slots: int) -> None:
-        """Without having been told to."""
-        ...
-
-    def allocations_counted(self, added: AllocationCounts) -> None:
-        """What a worker has done since it told us last."""
-        ...
-
-
-@dataclass(slots=True)
-class Home:
-    """A revision that a worker was told to serve. `answering`: it has said that it does."""
-
-    told: Serve
-    answering: bool = False
-    withdrawing: bool = False
-
-
-@dataclass(slots=True)
-class Worker:
-    """One worker process that has said Ready. Invariant: `loaded` and `loading` are disjoint."""
-
-    id: int
-    channel: SupervisorChannel
-    pid: int
-    loaded: set[str] = field(default_factory=set[str])
-    serving: dict[ClaimKey, Home] = field(default_factory=dict[ClaimKey, Home])
-    loading: set[str] = field(default_factory=set[str])
-    instances: set[int] = field(default_factory=set[int])
-    mappings: int = 0
-    counted: AllocationCounts = field(default_factory=AllocationCounts)
-    """Since its start, as it said last."""
 
 
 class Workers:
@@ -149,8 +80,7 @@ class Workers:
         self._count = count
         self._region = region
         self._table = table
-        self._pool_file = pool_file
-        self._backing = backing
+        self._launcher = Launcher(region, table, pool_file, backing)
         self._listener = listener
         self._clock = clock
         self._ready: dict[int, Worker] = {}
@@ -190,7 +120,7 @@ class Workers:
         """Tells all to end. `run` returns when they have."""
         self._stopping = True
         for worker in self._ready.values():
-            _post(worker, Shutdown())
+            worker.post(Shutdown())
 
     def choose(self, artifact: Artifact, count: int) -> list[Worker]:
         """Workers for so many instances of a module, the least loaded first.
@@ -212,13 +142,13 @@ class Workers:
         """Every start is answered by instance_exited or instances_lost. `fds`: of its files; they stay the caller's."""
         worker.instances.add(start.instance)
         self._where[start.instance] = worker
-        _post(worker, start, fds)
+        worker.post(start, fds)
 
     def stop_instance(self, instance: int, grace_seconds: float = 0.0) -> None:
         """An instance that is gone already is none of anybody's concern."""
         worker = self._where.get(instance)
         if worker is not None:
-            _post(worker, Stop(instance=instance, grace_seconds=grace_seconds))
+            worker.post(Stop(instance=instance, grace_seconds=grace_seconds))
 
     def serve(self, key: ClaimKey, serve: Serve, artifact: Artifact, fds: tuple[int, ...], homes: int) -> None:
         """So many workers answer its requests, or all there are; those that do already go on. Level-triggered.
@@ -239,7 +169,7 @@ class Workers:
             elif home.told == serve:
                 continue
             home.told = serve
-            _post(worker, serve, fds)
+            worker.post(serve, fds)
         for worker in have[homes:]:
             self._withdraw(worker, key, serve.deadline_seconds)
 
@@ -261,7 +191,7 @@ class Workers:
         """All that serve the site, but this one."""
         for other in self._ready.values():
             if other is not worker and any(key.uid == site for key in other.serving):
-                _post(other, message)
+                other.post(message)
 
     def drop(self, key: str) -> None:
         """Nobody starts that module any more."""
@@ -269,7 +199,7 @@ class Workers:
             if key in worker.loaded or key in worker.loading:
                 worker.loaded.discard(key)
                 worker.loading.discard(key)
-                _post(worker, Drop(key=key))
+                worker.post(Drop(key=key))
 
     def _load(self, worker: Worker, artifact: Artifact) -> None:
         if artifact.key in worker.loading:
@@ -283,7 +213,7 @@ class Workers:
         home = worker.serving.get(key)
         if home is not None and not home.withdrawing:
             home.withdrawing, home.answering = True, False
-            _post(worker, Withdraw(site=key.uid, revision=key.revision, grace_seconds=grace_seconds))
+            worker.post(Withdraw(site=key.uid, revision=key.revision, grace_seconds=grace_seconds))
 
     async def _keep(self, worker_id: int) -> None:
         try:
@@ -313,7 +243,7 @@ class Workers:
         channel = supervisor_channel(ours)
         try:
             with theirs:
-                process = await self._spawn(worker_id, theirs.fileno())
+                process = await self._launcher.launch(worker_id, theirs.fileno())
         except OSError as error:
             channel.close()
             self.last_fault = f"it could not be started: {error}"
@@ -327,27 +257,7 @@ class Workers:
             self.last_fault = self.last_fault or str(error)
         finally:
             channel.close()
-            await _to_its_end(self._bury(worker_id, process))
-
-    async def _spawn(self, worker_id: int, socket_fd: int) -> Process:
-        arguments = [
-            *("-m", "wasmpool_agent.worker"),
-            *("--id", str(worker_id)),
-            *("--socket-fd", str(socket_fd)),
-            *("--region-fd", str(self._region.fd)),
-            *("--table-fd", str(self._table.fd)),
-            *("--pool-file", str(self._pool_file)),
-            *("--supervisor-pid", str(os.getpid())),
-        ]
-        if self._backing is not None:
-            arguments += ["--backing", self._backing.value]
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(socket_fd, self._region.fd, self._table.fd),
-            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-        )
+            await to_its_end(self._bury(worker_id, process))
 
     async def _listen(self, worker_id: int, channel: SupervisorChannel) -> None:
         async with asyncio.timeout(READY_SECONDS):
@@ -361,7 +271,7 @@ class Workers:
         self._ready[worker_id] = worker
         log.info("worker %d is ready", worker_id, extra={"pid": message.pid})
         if self._stopping:
-            _post(worker, Shutdown())
+            worker.post(Shutdown())
         self._listener.workers_changed()
         heard = 0
         while True:
@@ -421,7 +331,7 @@ class Workers:
             await process.wait()
         if process.returncode:
             said = f": {self.last_fault}" if self.last_fault else ""
-            self.last_fault = _ending(process.returncode) + said
+            self.last_fault = ending(process.returncode) + said
         held = self._table.owned_by(worker_id)
         wiped = self._table.reclaim(worker_id, self._region)
         if wiped < len(held):
@@ -437,29 +347,8 @@ class Workers:
         self._listener.workers_changed()
 
 
-async def _to_its_end(work: Coroutine[None, None, None]) -> None:
-    """NB: also when cancelled, for the slots of a process that still lives must not be given to others."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
-
-
-def _ending(status: int) -> str:
-    return f"by signal {-status}" if status < 0 else f"with status {status}"
-
-
 async def _receive(channel: SupervisorChannel) -> FromWorker:
     message, fds = await channel.receive()
     for fd in fds:  # no message of a worker has any
         os.close(fd)
     return message
-
-
-def _post(
-    worker: Worker, message: Start | Stop | Drop | Serve | GiveWay | Withdraw | Shutdown, fds: tuple[int, ...] = ()
-) -> None:
-    with suppress(ChannelClosed):  # its keeper notices
-        worker.channel.post(message, fds)

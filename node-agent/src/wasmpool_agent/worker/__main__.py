@@ -31,10 +31,10 @@ from wasmpool_agent.worker.artifacts import Artifacts
 from wasmpool_agent.worker.instance import Instances
 from wasmpool_agent.worker.lines import Lines
 from wasmpool_agent.worker.output import LogWriter
+from wasmpool_agent.worker.revision import Said
 from wasmpool_agent.worker.scheduler import Scheduler
 from wasmpool_agent.worker.service import DRAIN_SECONDS, Service
 from wasmpool_agent.worker.serving import Sites
-from wasmpool_agent.worker.site import Said
 from wasmpool_agent.worker.ticker import Ticker
 from wasmpool_api.instance_pool import Backing, InstancePoolSpec
 from wasmpool_api.region import region_shape

@@ -39,8 +39,8 @@ from wasmpool_agent.worker.artifacts import ArtifactRefusedError, Artifacts
 from wasmpool_agent.worker.heap import Heap
 from wasmpool_agent.worker.instance import NOTHING, Instances
 from wasmpool_agent.worker.output import LogWriter
+from wasmpool_agent.worker.revision import Said
 from wasmpool_agent.worker.serving import Sites
-from wasmpool_agent.worker.site import Said
 
 STATS_SECONDS: Final = 1.0
 MAPPINGS_SECONDS: Final = 30.0

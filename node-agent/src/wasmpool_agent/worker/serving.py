@@ -30,8 +30,9 @@ from wasmpool_agent.worker.artifacts import Artifacts, ComponentArtifact
 from wasmpool_agent.worker.component import ComponentMaker, exported
 from wasmpool_agent.worker.lines import Lines
 from wasmpool_agent.worker.output import LineStream
+from wasmpool_agent.worker.revision import Revision, Said
 from wasmpool_agent.worker.scheduler import Scheduler
-from wasmpool_agent.worker.site import Revision, Said, Site
+from wasmpool_agent.worker.site import Site
 from wasmpool_agent.worker.supply import Made, Supply
 
 
