@@ -103,3 +103,48 @@ def test_what_was_dealt_to_somebody_who_has_gone_goes_to_the_next() -> None:
         assert room.had == ["holder", "next"]
 
     with_room(test)
+
+
+def test_what_is_taken_stays_within_it_and_a_scope_has_it_in_order() -> None:
+    async def run() -> tuple[int, list[int]]:
+        budget, order, most = Budget(100), list[int](), 0
+
+        async def use(number: int, size: int) -> None:
+            nonlocal most
+            async with budget.of(size, "one"):
+                most = max(most, budget.taken_bytes)
+                order.append(number)
+                await asyncio.sleep(0)
+
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(use(number, size) for number, size in enumerate((60, 60, 500, 10, 90, 30, 30, 30))))
+        assert budget.taken_bytes == 0
+        return most, order
+
+    most, order = asyncio.run(run())
+    assert most <= 100
+    assert order == list(range(8))
+
+
+def test_who_gives_up_waiting_takes_nothing_along() -> None:
+    async def run() -> None:
+        budget = Budget(100)
+
+        async def use() -> None:
+            async with budget.of(80, "one"):
+                await asyncio.sleep(0.01)
+
+        for after in range(8):  # at every point of its way
+            async with asyncio.timeout(5):
+                first = asyncio.create_task(use())
+                second = asyncio.create_task(use())
+                third = asyncio.create_task(use())
+                for _ in range(after):
+                    await asyncio.sleep(0.003)
+                second.cancel()
+                await asyncio.gather(first, second, third, return_exceptions=True)
+            assert budget.taken_bytes == 0
+        async with asyncio.timeout(1), budget.of(100, "one"):
+            pass
+
+    asyncio.run(run())

@@ -1,12 +1,10 @@
 """How the pod's memory is divided, where its limit is found, and that modules in memory stay within their part."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
 from wasmpool_agent.compiler import DEFAULT_MEMORY_LIMIT_BYTES
-from wasmpool_agent.modules.budget import Budget
 from wasmpool_agent.supervisor.pod_memory import LEAST_COMPILE_BYTES, LEAST_MODULE_BYTES, PodMemory, memory_limit
 from wasmpool_api.codec import decode
 from wasmpool_api.instance_pool import InstancePoolSpec
@@ -79,48 +77,3 @@ def test_the_limit_is_found_in_both_versions_of_control_groups(
     for name, text in files.items():
         write(tmp_path / "cgroup" / name, text)
     assert memory_limit(tmp_path / "cgroup", tmp_path / "own") == limit
-
-
-def test_what_is_taken_of_a_budget_stays_within_it_and_each_gets_its_turn() -> None:
-    async def run() -> tuple[int, list[int]]:
-        budget, order, most = Budget(100), list[int](), 0
-
-        async def use(number: int, size: int) -> None:
-            nonlocal most
-            async with budget.of(size):
-                most = max(most, budget.taken_bytes)
-                order.append(number)
-                await asyncio.sleep(0)
-
-        async with asyncio.timeout(5):
-            await asyncio.gather(*(use(number, size) for number, size in enumerate((60, 60, 500, 10, 90, 30, 30, 30))))
-        assert budget.taken_bytes == 0
-        return most, order
-
-    most, order = asyncio.run(run())
-    assert most <= 100
-    assert order == list(range(8))
-
-
-def test_who_gives_up_waiting_for_a_budget_takes_nothing_along() -> None:
-    async def run() -> None:
-        budget = Budget(100)
-
-        async def use() -> None:
-            async with budget.of(80):
-                await asyncio.sleep(0.01)
-
-        for after in range(8):  # at every point of its way
-            async with asyncio.timeout(5):
-                first = asyncio.create_task(use())
-                second = asyncio.create_task(use())
-                third = asyncio.create_task(use())
-                for _ in range(after):
-                    await asyncio.sleep(0.003)
-                second.cancel()
-                await asyncio.gather(first, second, third, return_exceptions=True)
-            assert budget.taken_bytes == 0
-        async with asyncio.timeout(1), budget.of(100):
-            pass
-
-    asyncio.run(run())
