@@ -16,12 +16,12 @@ from typing import Any, Final, cast
 from urllib.parse import quote, urlencode
 
 import aiohttp
-import msgspec
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException, incluster_config, kube_config
 
 from wasmpool_agent.errors import UserError, one_line
+from wasmpool_agent.kube_memory import Remembered
 from wasmpool_agent.modules.objects import config_map_of, secret_entries
 from wasmpool_agent.supervisor.backoff import API
 from wasmpool_agent.supervisor.ports import (
@@ -34,7 +34,7 @@ from wasmpool_agent.supervisor.ports import (
     UnavailableError,
 )
 from wasmpool_api.codec import APPLY_PATCH, FieldError, apply_patch, decode, encode
-from wasmpool_api.instance_pool_node import InstancePoolNode, InstancePoolNodeSpec, InstancePoolNodeStatus
+from wasmpool_api.instance_pool_node import InstancePoolNode, InstancePoolNodeStatus
 from wasmpool_api.meta import API_VERSION, GROUP, INSTANCE_POOL_NODE, PLURALS, VERSION
 from wasmpool_api.revisions import Revision
 
@@ -83,7 +83,7 @@ class KubeNode:
         self._namespace = namespace
         self._name = name
         self._collection = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURALS[INSTANCE_POOL_NODE]}"
-        self._memory = _Memory(cache / "api")
+        self._memory = Remembered(cache / "api")
         self._uid = ""
         self._revisions: dict[str, Revision] = {}
 
@@ -292,62 +292,3 @@ def _error(request: str, status: int, payload: bytes) -> Exception:
     if status in {400, 413, 422} or (status == 500 and any(it in message for it in _TOO_MUCH)):
         return RefusedError(text, frozenset(int(it) for it in _ENTRY.findall(message)))
     return UnavailableError(text)
-
-
-class _Memory:
-    """What was assigned last, and its revisions, on disk: for a start while the API server is away.
-
-    NB: only a convenience. What can't be written or read is as if it had never been there.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._last = b""
-
-    def desired(self) -> Desired | None:
-        try:
-            kept = msgspec.json.decode((self._directory / "node.json").read_bytes())
-            spec = decode(InstancePoolNodeSpec, kept["spec"])
-            return Desired(int(kept["generation"]), spec.assignments, confirmed=False, admission=spec.admission)
-        except (OSError, msgspec.DecodeError, FieldError, KeyError, TypeError, ValueError):
-            return None
-
-    def keep_desired(self, generation: int, spec: InstancePoolNodeSpec) -> None:
-        self._write("node.json", {"generation": generation, "spec": encode(spec)})
-
-    def revision(self, name: str) -> object | None:
-        try:
-            return msgspec.json.decode((self._directory / _file(name)).read_bytes(), type=object)
-        except (OSError, msgspec.DecodeError):
-            return None
-
-    def keep_revision(self, name: str, data: object) -> None:
-        self._write(_file(name), data)
-
-    def forget_revisions(self, wanted: set[str]) -> None:
-        kept = {_file(name) for name in wanted}
-        try:
-            for path in self._directory.glob("revision-*.json"):
-                if path.name not in kept:
-                    path.unlink(missing_ok=True)
-        except OSError as error:
-            log.warning("%s: %s", self._directory, error)
-
-    def _write(self, name: str, content: object) -> None:
-        try:
-            data = msgspec.json.encode(content)
-            path = self._directory / name
-            if name == "node.json":
-                if data == self._last:
-                    return
-                self._last = data
-            self._directory.mkdir(parents=True, exist_ok=True)
-            new = path.with_name(f".new-{path.name}")
-            new.write_bytes(data)
-            new.replace(path)
-        except OSError as error:
-            log.warning("%s: %s", self._directory / name, error)
-
-
-def _file(revision: str) -> str:
-    return "revision-" + quote(revision, safe="") + ".json"

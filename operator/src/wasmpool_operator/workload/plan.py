@@ -5,8 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from wasmpool_api.instance_pool import InstancePool, PoolWorkloads
 from wasmpool_api.instance_pool_node import InstancePoolNode
-from wasmpool_api.placement import Claim, NamespaceLimit, Node, NodeState, Placement, Request, place
-from wasmpool_api.wasm_workload import WasmWorkload
+from wasmpool_api.placement import Claim, NodeState, Placement, Request, place
 from wasmpool_operator.actions import Action
 from wasmpool_operator.pool.members import Member
 from wasmpool_operator.pool.observe import ObjectName, Observed
@@ -21,8 +20,9 @@ from wasmpool_operator.workload.completions import Completions, completions_of, 
 from wasmpool_operator.workload.demand import completion_requests, service_requests
 from wasmpool_operator.workload.rechecks import expired, recheck, recheck_names
 from wasmpool_operator.workload.reports import Index, index_of, index_of_vanished
+from wasmpool_operator.workload.snapshot import limits, movements, node_of, possible
 from wasmpool_operator.workload.standing import Standing
-from wasmpool_operator.workload.status import count_of, status_action, would_refuse
+from wasmpool_operator.workload.status import counts, status_action
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def plan_workloads(
             any_node_ready=any_ready,
             reports=index.reports.get(workload.metadata.uid, ()),
             places=index.places.get(workload.metadata.uid, ()),
-            nodes=_possible(workload, staying, states),
+            nodes=possible(workload, staying, states),
             pasts=pasts.get(workload.metadata.uid, ()),
         )
         for workload in observed.workloads
@@ -95,12 +95,12 @@ def plan_workloads(
         return _without_pool(observed, members, assessments, counted, index, fronts, names)
     assessments = [_fronted(it, fronts) for it in assessments]
     requests = {it.workload.metadata.uid: _requests(it, index, counted, observed) for it in assessments}
-    nodes = [_node(pool, member, states[member.name], observed) for member in staying]
+    nodes = [node_of(pool, member, states[member.name], observed) for member in staying]
     placements = place(
         pool.metadata.name,
         nodes,
         [request for found in requests.values() for request in found],
-        _limits(observed, pool, nodes, assessments),
+        limits(observed, pool, nodes, assessments),
     )
     sheets = _sheets(fronts, assessments, requests, placements, counted, index, staying, states)
     serving = plan_serving(observed, fronts, names, members, sheets, index)
@@ -221,7 +221,7 @@ def _assembled(
     referenced = _referenced(observed.pool_nodes, standings, sheets, members)
     live = {it.assessment.workload.metadata.uid for it in standings}
     referenced |= revisions.history(revisions.pasts_of(observed.revisions), live, referenced)
-    moving, pinned = _movements(requests, placements, states, replacing)
+    moving, pinned = movements(requests, placements, states, replacing)
     return WorkloadPlan(
         revisions=tuple(
             revisions.missing(
@@ -237,7 +237,7 @@ def _assembled(
         assignments=tuple(patches(pool, staying, sheets)),
         statuses=statuses,
         garbage=tuple(revisions.unreferenced(pool, referenced, observed.revisions)),
-        counts=_counts(standings),
+        counts=counts(standings),
         moving=moving,
         pinned=pinned,
         expired=tuple(expired(standings, observed.now)),
@@ -272,45 +272,14 @@ def _without_pool(
         statuses=[action for action in actions if action is not None],
         serving=serving,
         to_look_up=frozenset(names.to_look_up),
-        counts=_counts(standings),
+        counts=counts(standings),
     )
-
-
-def _node(pool: InstancePool, member: Member, state: NodeState, observed: Observed) -> Node:
-    slots = member.status.slots if member.status is not None else None
-    promised = observed.promised.get(member.pool_node.metadata.name) if member.pool_node is not None else None
-    return Node(
-        name=member.name,
-        slots=slots.allocatable if slots is not None else 0,
-        capacity=slots.capacity if slots is not None and slots.capacity else pool.spec.instance_limits.count,
-        state=state,
-        labels=member.node.metadata.labels if member.node is not None else {},
-        promised=promised,
-    )
-
-
-def _possible(workload: WasmWorkload, members: Sequence[Member], states: Mapping[str, NodeState]) -> list[Member]:
-    """Nodes that it could be on, those included that take nothing now."""
-    selector = workload.spec.placement.node_selector.items()
-    return [
-        it
-        for it in members
-        if it.node is not None and states[it.name] is not NodeState.LOST and selector <= it.node.metadata.labels.items()
-    ]
 
 
 def _not_allowed(observed: Observed, namespace: str) -> str | None:
     if observed.pool is None:
         return None
     return tenancy.not_allowed(observed.pool, namespace, observed.namespace_labels.get(namespace))
-
-
-def _limits(
-    observed: Observed, pool: InstancePool, nodes: Sequence[Node], assessments: Sequence[Assessment]
-) -> dict[str, NamespaceLimit]:
-    slots = sum(node.slots for node in nodes if node.state in {NodeState.READY, NodeState.DRAINING})
-    namespaces = {it.workload.metadata.namespace for it in assessments}
-    return tenancy.namespace_limits(pool, namespaces, observed.namespace_labels, slots)
 
 
 def _referenced(
@@ -327,38 +296,3 @@ def _referenced(
     for member in members:
         names.update(assignment.revision for assignment in sheets.of(member.name))
     return frozenset(names)
-
-
-def _movements(
-    requests: Mapping[str, Sequence[Request]],
-    placements: Mapping[Claim, Placement],
-    states: Mapping[str, NodeState],
-    replacing: frozenset[str],
-) -> tuple[frozenset[str], frozenset[str]]:
-    moving: set[str] = set()
-    pinned: set[str] = set()
-    for found in requests.values():
-        for request in found:
-            slots = placements[request.claim].slots
-            draining = [name for name in slots if states.get(name) is NodeState.DRAINING]
-            if not request.movable:
-                # An agent that is not ready for a moment runs what it runs all the same.
-                pinned.update(draining, replacing.intersection(slots))
-                continue
-            if not draining:
-                continue
-            elsewhere = {name: count for name, count in slots.items() if name not in draining}
-            running = sum(min(count, request.running.get(name, 0)) for name, count in elsewhere.items())
-            if running < min(sum(elsewhere.values()), request.wanted):
-                moving.update(draining)
-    return frozenset(moving), frozenset(pinned)
-
-
-def _counts(standings: Sequence[Standing]) -> PoolWorkloads:
-    kinds = [count_of(standing) for standing in standings]
-    return PoolWorkloads(
-        admitted=kinds.count("admitted"),
-        waiting=kinds.count("waiting"),
-        refused=kinds.count("refused"),
-        would_refuse=sum(would_refuse(standing) for standing in standings),
-    )

@@ -1,9 +1,11 @@
 """The status of a WasmWorkload. Pure."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
 from wasmpool_api.codec import encode
+from wasmpool_api.instance_pool import PoolWorkloads
 from wasmpool_api.instance_pool_node import WorkloadState
 from wasmpool_api.meta import API_VERSION, WASM_WORKLOAD, WORKLOAD_UID_LABEL
 from wasmpool_api.reasons import PERMANENT
@@ -109,4 +111,15 @@ def _nodes(standing: Standing) -> tuple[WorkloadNode, ...]:
             component_host=entries[name].entry.component_host if name in entries else None,
         )
         for name in shown
+    )
+
+
+def counts(standings: Sequence[Standing]) -> PoolWorkloads:
+    """Of one pool's workloads."""
+    kinds = [count_of(standing) for standing in standings]
+    return PoolWorkloads(
+        admitted=kinds.count("admitted"),
+        waiting=kinds.count("waiting"),
+        refused=kinds.count("refused"),
+        would_refuse=sum(would_refuse(standing) for standing in standings),
     )
