@@ -12,26 +12,19 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-import httptools
-
 from wasmpool_agent.http.body import Field, Incoming, Outgoing
 from wasmpool_agent.http.deadline import Deadline
 from wasmpool_agent.http.exchange import Exchange
-from wasmpool_agent.http.head import NOT_IN_TRAILERS, Refused, request_head
+from wasmpool_agent.http.head import Head, Refused
 from wasmpool_agent.http.limits import Limits
+from wasmpool_agent.http.parser import STEP_BYTES, RequestParser
+from wasmpool_agent.http.presence import Presence
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HIGH_WATER_BYTES: Final = 64 * 1024
 _READ_BYTES: Final = 64 * 1024
-_STEP_BYTES: Final = 8 * 1024
-"""Parsed at once: so few that a flood of requests is noticed before it is parsed."""
 _PIPELINED_MOST: Final = 64
 """Requests that have come before the first of them is answered; then no more is read."""
-_FRAMING_MOST: Final = 16
-"""Bytes around each byte of a body in chunks."""
-_LOOK_SECONDS: Final = 0.5
-"""How often a client of which nothing is read is looked after."""
-_TCP_ESTABLISHED: Final = 1
 
 
 class Site(Protocol):
@@ -65,7 +58,7 @@ _scratch: Final = _Scratch()
 class Connection(asyncio.BufferedProtocol):
     """Invariants: the first of `_exchanges` is being answered, the others wait for it; the last one may still be read.
 
-    `_reading`: whose body comes; it stays so when the answer is whole before the request is. `_last`: no request is
+    `_reading`: whose body comes; it stays so when the answer is whole before the request is. `last`: no request is
     parsed any more. `_held`: read, and not parsed yet; nothing more is read meanwhile. `_unheard`: bytes that
     came and will never be parsed.
     """
@@ -75,18 +68,16 @@ class Connection(asyncio.BufferedProtocol):
         self._limits = site.limits
         self._loop = loop
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser = RequestParser(self, self._limits)
         self._exchanges: deque[Exchange] = deque()
         self._reading: Exchange | None = None
-        self._target = b""
-        self._fields: list[Field] = []
-        self._head_size = self._body_size = self._fed = 0
-        self._in_head = self._full = self._paused = self._last = self._closing = False
+        self.last = False
+        self._full = self._paused = self._closing = False
         self._unheard = 0
         self._held: memoryview | None = None
         self._read_due = Deadline(loop, self._too_long)
         self._write_due: Deadline | None = None
-        self._looks: asyncio.TimerHandle | None = None
+        self._presence = Presence(loop, self._abort)
         self._read_due.set(self._limits.head_seconds)
 
     # ---------------------------------------------------------------------------------------- from the transport
@@ -100,12 +91,12 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.BaseProtocol."""
         del exc
-        self._last = self._closing = True
+        self.last = self._closing = True
         self._transport = self._held = None
         self._read_due.close()
         if self._write_due is not None:
             self._write_due.close()
-        self._look_no_more()
+        self._presence.stop()
         exchanges, self._exchanges = self._exchanges, deque()
         for exchange in exchanges:
             exchange.client_gone()
@@ -120,7 +111,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """See asyncio.BufferedProtocol."""
-        if not self._last:
+        if not self.last:
             self._parse(_scratch.view[:nbytes])
             return
         self._unheard += nbytes
@@ -129,7 +120,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """See asyncio.BufferedProtocol."""
-        self._last = True
+        self.last = True
         if self._exchanges:
             self._abort()
         else:
@@ -154,43 +145,15 @@ class Connection(asyncio.BufferedProtocol):
             self._exchanges[0].answer.full(is_full=False)
 
     # ---------------------------------------------------------------------------------------- from the parser
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        if self._last:  # in the same step as what was last
-            return
-        self._in_head = True
-        self._target, self._fields = b"", []
-        self._head_size = self._body_size = self._fed = 0
+    def head_begins(self) -> None:
+        """See Requests."""
         self._read_due.set(self._limits.head_seconds)
 
-    def on_url(self, url: bytes) -> None:
-        """A piece of its target."""
-        self._target += url
-        if len(self._target) > self._limits.target_bytes:
-            raise Refused(414, f"the request's target has more than {self._limits.target_bytes} bytes")
-        self._head_size += len(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer."""
-        self._head_size += len(name) + len(value) + 4
-        if self._head_size > self._limits.head_bytes or len(self._fields) >= self._limits.headers:
-            raise self._too_large()
-        self._fields.append((name.lower().decode("latin-1"), value))
-
-    def on_headers_complete(self) -> None:
-        """The head is whole."""
-        if self._last:
-            return
-        self._in_head = False
+    def head_came(self, method: str, head: Head, *, http10: bool, close: bool) -> None:
+        """See Requests."""
         self._read_due.clear()
-        parser = self._parser
-        method, version = parser.get_method().decode("ascii"), parser.get_http_version()
-        fields, self._fields, self._head_size = self._fields, [], 0
-        head = request_head(version, method, self._target, fields, self._limits)
         exchange = Exchange(self, Incoming(self))
-        # What another protocol says would follow: it is not taken up, and no request can come after it.
-        close = not parser.should_keep_alive() or parser.should_upgrade()
-        exchange.begin(method, head, http10=version == "1.0", close=close)
+        exchange.begin(method, head, http10=http10, close=close)
         self._reading = exchange
         self._exchanges.append(exchange)
         if head.length == 0:
@@ -198,16 +161,13 @@ class Connection(asyncio.BufferedProtocol):
         if len(self._exchanges) == 1:
             self._site.handle(exchange)
 
-    def on_body(self, data: bytes) -> None:
-        """A piece of its body."""
-        self._body_size += len(data)
-        if self._body_size > self._limits.body_bytes:
-            raise Refused(413, f"the request's body has more than {self._limits.body_bytes} bytes")
+    def body_came(self, data: bytes) -> None:
+        """See Requests."""
         exchange = self._reading
         if exchange is None:
             return
         if exchange.body.forsaken:
-            if self._body_size > self._limits.discard_bytes:
+            if self._parser.body_bytes > self._limits.discard_bytes:
                 if self._exchanges:
                     self.enough()
                 else:
@@ -217,13 +177,12 @@ class Connection(asyncio.BufferedProtocol):
             self._read_due.clear()
         exchange.body.feed(data)
 
-    def on_message_complete(self) -> None:
-        """It is whole."""
+    def request_ends(self, trailers: list[Field]) -> None:
+        """See Requests."""
         exchange, self._reading = self._reading, None
         if exchange is None:
             return
-        if self._fields:
-            exchange.body.trailers = [it for it in self._fields if it[0] not in NOT_IN_TRAILERS]
+        exchange.body.trailers = trailers
         if not exchange.body.ended:
             exchange.body.end()
         self._read_due.clear()
@@ -270,7 +229,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """No more requests; those that have come are answered."""
-        self._last = True
+        self.last = True
         if self._exchanges:
             self._exchanges[-1].close_after()
         elif not self._closing:
@@ -279,12 +238,12 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def idle(self) -> bool:
         """Whether nothing is being answered, or read."""
-        return not self._exchanges and not self._in_head and self._reading is None
+        return not self._exchanges and not self._parser.in_head and self._reading is None
 
     # ---------------------------------------------------------------------------------------- from the body
     def want(self) -> None:
         """See Source."""
-        self._look_no_more()
+        self._presence.stop()
         if self._paused and len(self._exchanges) < _PIPELINED_MOST:
             self._paused = False
             if self._held is not None:
@@ -298,8 +257,7 @@ class Connection(asyncio.BufferedProtocol):
             self._paused = True
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.pause_reading()
-            if self._looks is None:
-                self._looks = self._loop.call_later(_LOOK_SECONDS, self._look)
+            self._presence.watch(self._transport)
 
     def wanted(self) -> None:
         """See Source: of the exchange that is being answered, or has its answer, if its body is not whole."""
@@ -313,42 +271,29 @@ class Connection(asyncio.BufferedProtocol):
 
     def abandoned(self) -> None:
         """See Source. Once it is answered, the rest of a request is read if it is not much."""
-        if self._reading is not None and not self._exchanges and self._body_size > self._limits.discard_bytes:
+        if self._reading is not None and not self._exchanges and self._parser.body_bytes > self._limits.discard_bytes:
             self._finish()
 
     # ---------------------------------------------------------------------------------------- inside
     def _parse(self, data: memoryview) -> None:
-        for at in range(0, len(data), _STEP_BYTES):
+        for at in range(0, len(data), STEP_BYTES):
             if len(self._exchanges) >= _PIPELINED_MOST:
                 self._held = memoryview(bytes(data[at:]))
                 self.enough()
                 return
-            step = data[at : at + _STEP_BYTES]
-            self._fed += len(step)
             try:
-                self._parser.feed_data(step)
-            except httptools.HttpParserUpgrade:
-                self.close()
-            except httptools.HttpParserError as error:
-                cause = error.__context__
-                self._refuse(cause if isinstance(cause, Refused) else Refused(400, str(error)))
-            else:
-                self._look_at_size()
-            if self._last:
+                if not self._parser.feed(data[at : at + STEP_BYTES]):
+                    self.close()
+                else:
+                    self._parser.look_at_size(in_body=self._reading is not None, answering=bool(self._exchanges))
+            except Refused as refused:
+                self._refuse(refused)
+            if self.last:
                 return
-
-    def _look_at_size(self) -> None:
-        """Of what the parser has not given us yet, or never will."""
-        limit = self._limits.head_bytes
-        if self._in_head or self._reading is None:
-            if self._fed > limit + _STEP_BYTES and (self._in_head or not self._exchanges):
-                self._refuse(self._too_large())
-        elif self._fed - self._body_size > 2 * limit + 2 * _STEP_BYTES + _FRAMING_MOST * self._body_size:
-            self._refuse(Refused(400, "the request's body is mostly framing"))
 
     def _go_on(self) -> None:
         held, self._held = self._held, None
-        if held is None or self._last:
+        if held is None or self.last:
             return
         self._parse(held)
         if self._held is None and not self._paused and self._transport is not None:
@@ -358,9 +303,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._exchanges:
             # NB: not from inside of the answer before it: a client with many requests would be as many calls deep.
             self._loop.call_soon(self._begin_next)
-        elif self._last:
+        elif self.last:
             self._finish()
-        elif not self._in_head:
+        elif not self._parser.in_head:
             self._read_due.set(self._limits.idle_seconds)
         if self._held is not None and len(self._exchanges) < _PIPELINED_MOST // 2:
             self.want()
@@ -378,9 +323,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _refuse(self, refused: Refused) -> None:
         """What came can't be taken, and nothing after it is understood. What came before it has its answers."""
-        self._last = True
+        self.last = True
         self._unheard += 1
-        self._in_head, self._held = False, None
+        self._parser.in_head, self._held = False, None
         self._read_due.clear()
         reading, self._reading = self._reading, None
         if reading is not None:
@@ -400,21 +345,15 @@ class Connection(asyncio.BufferedProtocol):
         if len(self._exchanges) == 1:
             answer.plain(*answer.refusal)
 
-    def _too_large(self) -> Refused:
-        limits = self._limits
-        return Refused(
-            431, f"the request's headers have more than {limits.head_bytes} bytes, or are more than {limits.headers}"
-        )
-
     def _finish(self) -> None:
         """All is said. A client that still sends is heard for a while, or it would lose what it was sent last."""
         transport = self._transport
         if self._closing or transport is None:
             return
-        unread = self._unheard > 0 or self._reading is not None or self._in_head or self._held is not None
-        self._last = self._closing = True
+        unread = self._unheard > 0 or self._reading is not None or self._parser.in_head or self._held is not None
+        self.last = self._closing = True
         self._held = None
-        self._look_no_more()
+        self._presence.stop()
         if unread and not transport.is_closing() and transport.can_write_eof():
             transport.write_eof()
             if self._paused:
@@ -434,7 +373,7 @@ class Connection(asyncio.BufferedProtocol):
     def _too_long(self) -> None:
         if self._closing:
             self._abort()
-        elif self._in_head:
+        elif self._parser.in_head:
             if self._paused:
                 self._read_due.set(self._limits.head_seconds)  # it is we who do not read
             else:
@@ -443,28 +382,6 @@ class Connection(asyncio.BufferedProtocol):
             self._refuse(Refused(408, f"no more of the body came within {self._limits.body_seconds:g} s"))
         elif not self._exchanges:
             self._finish()
-
-    def _look(self) -> None:
-        """Whether the client is there: what is not read from does not tell."""
-        self._looks = None
-        transport = self._transport
-        if not self._paused or transport is None:
-            return
-        if _has_left(transport.get_extra_info("socket")):
-            self._abort()
-        else:
-            self._looks = self._loop.call_later(_LOOK_SECONDS, self._look)
-
-    def _look_no_more(self) -> None:
-        if self._looks is not None:
-            self._looks.cancel()
-            self._looks = None
-
-
-def _has_left(client: socket.socket) -> bool:
-    if client.family not in {socket.AF_INET, socket.AF_INET6}:
-        return False
-    return client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_ESTABLISHED
 
 
 def _reset_at_end(client: socket.socket) -> None:
