@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from wasmpool_agent.wasm_encoding import signed, unsigned
+
 GAP_MAX_BYTES: Final = 64
 _HEADER: Final = b"\0asm\x01\0\0\0"
 _IMPORT, _MEMORY, _DATA, _DATA_COUNT = 2, 5, 11, 12
@@ -59,8 +61,8 @@ def _join(wasm: bytes) -> bytes:
     joined = list(_joined(_segments(wasm, at, end, count)))
     if len(joined) == count:
         return wasm
-    data = b"".join((_encoded(len(joined)), *map(_segment_bytes, joined)))
-    return b"".join((wasm[:start], bytes((_DATA,)), _encoded(len(data)), data, wasm[end:]))
+    data = b"".join((unsigned(len(joined)), *map(_segment_bytes, joined)))
+    return b"".join((wasm[:start], bytes((_DATA,)), unsigned(len(data)), data, wasm[end:]))
 
 
 def _refuse_imported_memory(wasm: bytes, at: int) -> None:
@@ -145,8 +147,8 @@ class _Written:
 
 def _segment_bytes(segment: _Segment) -> bytes:
     offset = segment.offset - 2**32 if segment.offset >= 2**31 else segment.offset
-    head = bytes((0, _I32_CONST)) + _encoded_signed(offset) + bytes((_END,))
-    return head + _encoded(len(segment.content)) + bytes(segment.content)
+    head = bytes((0, _I32_CONST)) + signed(offset) + bytes((_END,))
+    return head + unsigned(len(segment.content)) + bytes(segment.content)
 
 
 def _unsigned(data: bytes, at: int) -> tuple[int, int]:
@@ -167,21 +169,3 @@ def _signed(data: bytes, at: int) -> tuple[int, int]:
     value, at = _unsigned(data, at)
     bits = 7 * (at - begin)
     return value - (1 << bits) if value >> (bits - 1) & 1 else value, at
-
-
-def _encoded(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _encoded_signed(value: int) -> bytes:
-    out = bytearray()
-    while not -64 <= value < 64:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value & 0x7F)
-    return bytes(out)

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from wasmpool_agent.canonical.encoding import section, signed, string, unsigned, vector
+from wasmpool_agent.wasm_encoding import section, signed, string, unsigned, vector
 
 DONE: Final = -1
 WAIT: Final = -2

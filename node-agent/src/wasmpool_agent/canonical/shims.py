@@ -11,7 +11,7 @@ Recognised is exactly what does this and nothing else, section for section; anyt
 from dataclasses import dataclass
 from typing import Final
 
-from wasmpool_agent.canonical.encoding import signed, string, unsigned, vector
+from wasmpool_agent.wasm_encoding import signed, string, unsigned, vector
 from wasmpool_api.wasm.module import ExternKind, Sections
 from wasmpool_api.wasm.plans import Item, Plan
 from wasmpool_api.wasm.preamble import PREAMBLE_BYTES

@@ -6,7 +6,7 @@ instantiated before that, at once, and what would have run then is called after 
 
 from typing import Final
 
-from wasmpool_agent.canonical.encoding import section, string, unsigned
+from wasmpool_agent.wasm_encoding import section, string, unsigned
 from wasmpool_api.wasm.reader import Reader
 
 _EXPORT, _START, _ELEMENT, _HEADER_BYTES = 7, 8, 9, 8
