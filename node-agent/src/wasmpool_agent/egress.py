@@ -4,15 +4,17 @@ A pattern is `host`, `*.suffix` for every name below, or `*` for all; with `:por
 """
 
 from collections.abc import Iterable
+from ipaddress import ip_address
 
 
 def allowed_hosts(workload: Iterable[str], pool: Iterable[str]) -> tuple[str, ...]:
     """The patterns that are left: each of the workload's with each of the pool's, where they have something in common.
 
-    Nothing where either has none.
+    Nothing where either has none. An address of the node's own is left only where the pool has it by itself: whoever
+    allows everything outside has not thought of what listens there.
     """
     ceiling = tuple(pool)
-    found = (_both(one, other) for one in workload for other in ceiling)
+    found = (_both(one, other) for one in workload for other in ceiling if not _is_own(one) or _same_name(one, other))
     return tuple(dict.fromkeys(it for it in found if it is not None))
 
 
@@ -25,6 +27,17 @@ def is_allowed(host: str, port: int, patterns: Iterable[str]) -> bool:
 def is_named(address: str, port: int, patterns: Iterable[str]) -> bool:
     """Whether one of them is this very address, not a pattern that it happens to match."""
     return any(name == address and only in {"", str(port)} for name, only in map(_parts, patterns))
+
+
+def _is_own(pattern: str) -> bool:
+    try:
+        return ip_address(_parts(pattern)[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def _same_name(one: str, other: str) -> bool:
+    return _parts(one)[0] == _parts(other)[0]
 
 
 def _parts(pattern: str) -> tuple[str, str]:

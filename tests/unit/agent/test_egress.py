@@ -54,6 +54,9 @@ def test_a_pattern_covers_what_it_says(pattern: str, host: str, port: int, allow
         (["a.test:80"], ["a.test:443"], ()),
         (["*.corp.test"], ["corp.test"], ()),
         (["*.b.corp.test"], ["*.corp.test"], ("*.b.corp.test",)),
+        (["127.0.0.1:80", "10.0.0.1"], ["*"], ("10.0.0.1",)),
+        (["127.0.0.1"], ["127.0.0.1:80"], ("127.0.0.1:80",)),
+        (["*"], ["127.0.0.1:80"], ("127.0.0.1:80",)),
     ],
 )
 def test_what_is_left_of_a_workloads_hosts_under_its_pools_ceiling(
