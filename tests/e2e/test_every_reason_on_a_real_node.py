@@ -5,8 +5,8 @@ All of it is applied at once, in five namespaces and four pools; each test then 
     main   16 slots, 25 % for one namespace, 1 for those of tier small    full   1 slot, which is taken
     going  is being deleted; somebody's finalizer keeps it                 nowhere   selects no node
 
-Not here: ServiceConflict, which nothing can meet before there are workloads that serve HTTP; and ReserveFailed, for
-which the kernel would have to refuse for another reason than that it has too few pages.
+Not here: ServiceConflict, which `test_http_on_a_real_node` meets; and ReserveFailed, for which the kernel would have to
+refuse for another reason than that it has too few pages.
 """
 
 import base64

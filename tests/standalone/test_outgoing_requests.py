@@ -15,11 +15,9 @@ import pytest
 
 from tests.standalone.agent import Agent, Files, running
 from tests.standalone.asking import build_asking_guest
-from tests.standalone.test_requests import ask, ports, serve
+from tests.standalone.serving import ask, serve
 
 pytestmark = pytest.mark.timeout(120)
-
-__all__ = ["ports"]
 
 PROHIBITED, DENIED, INVALID = b"04\n", b"15\n", b"19\n"
 """Of error-code's cases."""

@@ -17,7 +17,7 @@ from demo.components import build_component
 from tests.bench.http import PAGES
 from tests.bench.web_guests import WEB, web_guest
 from tests.standalone.agent import Files, running
-from tests.standalone.test_requests import ask
+from tests.standalone.serving import ask
 from tests.toolchains.__main__ import GUESTS
 from wasmpool_api.wasm import inspect
 

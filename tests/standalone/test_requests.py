@@ -21,39 +21,17 @@ import pytest
 
 from demo.components import build_component
 from tests.standalone.agent import Agent, Files, running
+from tests.standalone.serving import WEB, WORLD, ask, serve
 
 pytestmark = pytest.mark.timeout(120)
 
-ROOT = Path(__file__).resolve().parents[2]
-WORLD = ROOT / "examples" / "guests" / "web" / "world.wat"
-HOSTILE = ROOT / "tests" / "guests" / "hostile.c"
-
-
-@pytest.fixture(scope="module")
-def web(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The example's guest: says the path; /echo sends back what comes."""
-    target = tmp_path_factory.mktemp("guests") / "web.wasm"
-    return build_component(ROOT / "examples" / "guests" / "web" / "web.c", WORLD, target)
+HOSTILE = Path(__file__).resolve().parents[1] / "guests" / "hostile.c"
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """What it does is in the path."""
-    include = ROOT / "examples" / "guests" / "web"
-    return build_component(HOSTILE, WORLD, tmp_path_factory.mktemp("guests") / "hostile.wasm", include=include)
-
-
-@pytest.fixture
-def ports() -> tuple[int, int]:
-    """Two that are free, one after the other."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port: int = first.getsockname()[1]
-            try:
-                with socket.create_server(("127.0.0.1", port + 1)):
-                    return port, port + 1
-            except OSError:
-                continue
+    return build_component(HOSTILE, WORLD, tmp_path_factory.mktemp("guests") / "hostile.wasm", include=WEB)
 
 
 @pytest.fixture
@@ -68,25 +46,6 @@ def served(files: Files, ports: tuple[int, int], web: bytes, hostile: bytes) -> 
         for name in ("bad", "good"):
             agent.until_state(name, "Running", seconds=60)
         yield agent
-
-
-def serve(files: Files, name: str, key: str, *, instances: int, burst: int = 0, **http: object) -> None:
-    """A workload that answers requests."""
-    files.manifest(
-        name,
-        module={"configMap": {"name": "guests", "key": key}},
-        run={"http": http},
-        instances=instances,
-        burst=burst,
-    )
-
-
-def ask(port: int, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-    """Status and body, over a connection of its own."""
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
-        connection.request("POST" if body is not None else "GET", path, body=body)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
 
 
 def all_are_well(ports: tuple[int, int]) -> None:
