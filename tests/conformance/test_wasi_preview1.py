@@ -27,7 +27,7 @@ from wasmpool_agent.wasi.functions import Function
 from wasmpool_agent.wasi.guest import Guest
 from wasmpool_agent.wasi.linking import link_preview1
 from wasmpool_agent.wasi.preview1 import FUNCTIONS
-from wasmpool_agent.wasi.signatures import SIGNATURES
+from wasmpool_agent.wasi.signatures import MODULE, SIGNATURES, WITHOUT_RESULT
 from wasmpool_agent.wasmtime_async import HostFunctions
 from wasmpool_agent.worker.artifacts import CoreArtifact
 from wasmpool_agent.worker.instance import Instances
@@ -141,6 +141,38 @@ def test_a_function_that_is_out_of_order_is_noticed(
 ) -> None:
     ended = host.run(each_function, {**FUNCTIONS, name: broken})
     assert (ended == WELL) == ((name, broken) in RIGHT), ended
+
+
+CALLS_ONE: Final = """(module
+  (import "wasi_snapshot_preview1" "{name}" (func $it (param {params}){result}))
+  (memory (export "memory") 1)
+  (func (export "_start") {arguments} (call $it){drop}))"""
+
+
+@pytest.mark.parametrize("name", sorted(SIGNATURES))
+def test_a_host_function_that_fails_traps_its_guest_and_nobody_else(
+    name: str, host: Host, each_function: wasmtime.Module
+) -> None:
+    def fails(_guest: Guest, *_parameters: int) -> Errno:
+        raise BaseException("of all kinds the least expected")  # noqa: TRY002 - that is what it is for
+
+    kinds = [{"I": "i32", "Q": "i64"}[it] for it in SIGNATURES[name]]
+    answers = name not in WITHOUT_RESULT
+    module = host.compiled(
+        wasmtime.wat2wasm(
+            CALLS_ONE.format(
+                name=name,
+                params=" ".join(kinds),
+                result=" (result i32)" if answers else "",
+                arguments=" ".join(f"({kind}.const -1)" for kind in kinds),
+                drop=" drop" if answers else "",
+            )
+        )
+    )
+    ended = host.run(module, {**FUNCTIONS, name: fails})
+    assert ended.exit_code is None
+    assert f"{MODULE}.{name} failed in the host: BaseException('of all kinds the least expected')" in ended.message
+    assert host.run(each_function) == WELL
 
 
 def test_libc_finds_its_way(host: Host, tmp_path: Path) -> None:

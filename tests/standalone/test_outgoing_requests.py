@@ -1,7 +1,7 @@
 """Guests that send requests, by `wasmpool-agent run`: where they may go, and what becomes of what they send.
 
 Covers: a body both ways through a guest; hosts of the workload's list and the pool's, and no others; link-local
-addresses and this machine's, by address and by name; a peer that never answers.
+addresses and this machine's, by address and by name; a peer that never answers; a storm of instances that ask for more.
 """
 
 import http.server
@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -128,3 +129,26 @@ def test_a_peer_that_never_answers_keeps_a_guest_to_its_deadline_and_is_left_the
                     while client.recv(4096):
                         pass
             agent.until_state("asks", "Running")
+
+
+def test_a_storm_of_instances_that_ask_for_more_of_themselves_stays_within_its_own_slots(
+    files: Files, ports: tuple[int, int], asks: bytes, web: bytes
+) -> None:
+    itself = f"127.0.0.1:{ports[0]}"
+    http = {"portRange": f"{ports[0]}-{ports[1]}", "queueTimeout": "200ms"}
+    files.write_pool(count=6, workers=1, http=http, egress={"allowedHosts": ["127.0.0.1"]})
+    files.module("asks.wasm", asks)
+    files.module("web.wasm", web)
+    serve(files, "asks", "asks.wasm", instances=2, burst=2, deadline="5s", allowedHosts=[itself])
+    serve(files, "good", "web.wasm", instances=2)
+    with running(files) as agent, ThreadPoolExecutor(8) as pool:
+        for name in ("asks", "good"):
+            agent.until_state(name, "Running", seconds=60)
+        # Each of them wants thirty instances at a time, one inside of the other, of four that there are.
+        storms = [pool.submit(ask, ports[0], f"/{itself}" * 30 + "/") for _ in range(6)]
+        answers = [ask(ports[1], "/meanwhile")[0] for _ in range(50)]
+        assert set(answers) == {200}
+        assert {it.result()[0] for it in storms} <= {502, 503, 504}
+        # Nothing of it is left: who has no slot any more to ask for gets an answer at once, from both that it reserved.
+        denied = list(pool.map(lambda _: ask(ports[0], f"/127.0.0.1:{ports[1]}/"), range(2)))
+        assert denied == [(502, DENIED)] * 2
