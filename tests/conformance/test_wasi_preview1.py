@@ -159,13 +159,15 @@ def test_a_host_function_that_fails_traps_its_guest_and_nobody_else(
     kinds = [{"I": "i32", "Q": "i64"}[it] for it in SIGNATURES[name]]
     answers = name not in WITHOUT_RESULT
     module = host.compiled(
-        wasmtime.wat2wasm(
-            CALLS_ONE.format(
-                name=name,
-                params=" ".join(kinds),
-                result=" (result i32)" if answers else "",
-                arguments=" ".join(f"({kind}.const -1)" for kind in kinds),
-                drop=" drop" if answers else "",
+        bytes(
+            wasmtime.wat2wasm(
+                CALLS_ONE.format(
+                    name=name,
+                    params=" ".join(kinds),
+                    result=" (result i32)" if answers else "",
+                    arguments=" ".join(f"({kind}.const -1)" for kind in kinds),
+                    drop=" drop" if answers else "",
+                )
             )
         )
     )
