@@ -14,10 +14,12 @@ from pathlib import Path
 
 import msgspec
 import wasmtime
+from wasmtime import component as wit
 
-from wasmpool_agent import canonical, component_api
+from wasmpool_agent import canonical
 from wasmpool_agent.bundles import pack
 from wasmpool_agent.compiler import CompileReason, Report, out_of_memory
+from wasmpool_agent.component_entries import entry_problem
 from wasmpool_agent.data_segments import join_data_segments
 from wasmpool_agent.engine import compiler_config, settings_key
 from wasmpool_agent.hardening import harden
@@ -80,7 +82,11 @@ def _compile(parsed: argparse.Namespace) -> Report:
         return Report(reason=CompileReason.MODULE_INVALID, message=f"not WebAssembly: it begins {wasm[:4].hex()}")
     try:
         if kind_of(wasm) is BinaryKind.COMPONENT:
-            pieces = _component(engine, wasm)
+            component = wit.Component(engine, wasm)  # which is what validates it
+            problem = entry_problem(engine, component)
+            if problem:
+                return Report(reason=CompileReason.MODULE_INVALID, message=problem)
+            pieces = _component(engine, component, wasm)
         else:
             module = wasmtime.Module(engine, join_data_segments(wasm))
             missing = unprovided(imports_of(module))
@@ -98,13 +104,12 @@ def _compile(parsed: argparse.Namespace) -> Report:
     return Report(settings=settings)
 
 
-def _component(engine: wasmtime.Engine, wasm: bytes) -> list[bytes]:
+def _component(engine: wasmtime.Engine, component: wit.Component, wasm: bytes) -> list[bytes]:
     """For our own canonical ABI, or for Wasmtime's component API where that refuses it."""
-    whole = component_api.compile_component(engine, wasm)  # which is what validates it
     try:
         parts = canonical.compile_component(engine, wasm, MAY_WAIT)
     except canonical.Unsupported:
-        return pack(ArtifactKind.COMPONENT_API, whole)
+        return pack(ArtifactKind.COMPONENT_API, [bytes(component.serialize())])
     return pack(ArtifactKind.COMPONENT, parts)
 
 

@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Any, Final
 
 import aiohttp
@@ -123,6 +124,8 @@ class _Body(Payload):
         """See Payload."""
         writer.send_headers()
         async for piece in self._upload.pieces():
+            # NB: now it can't be sent anew: over another connection the rest of it would pass for all of it.
+            self._consumed = True
             await writer.write(piece)
 
 
@@ -136,9 +139,7 @@ class _Resolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        async with self._turns:
-            loop = asyncio.get_running_loop()
-            addresses = await loop.run_in_executor(self._lookups, self._lookup, host, port, family)
+        addresses = await self._addresses(host, port, family)
         found: list[ResolveResult] = []
         refused: ProhibitedError | None = None
         for address in addresses:
@@ -156,6 +157,23 @@ class _Resolver(AbstractResolver):
         if not found:
             raise refused or OSError(f"{host} has no address")
         return found
+
+    async def _addresses(self, host: str, port: int, family: socket.AddressFamily) -> list[str]:
+        loop = asyncio.get_running_loop()
+        await self._turns.acquire()
+
+        def ended(_: object) -> None:
+            with suppress(RuntimeError):  # the loop has ended before it
+                loop.call_soon_threadsafe(self._turns.release)
+
+        try:
+            looking = self._lookups.submit(self._lookup, host, port, family)
+        except BaseException:
+            self._turns.release()
+            raise
+        # NB: the thread's end, not the request's: who gives up does not free the thread that looks.
+        looking.add_done_callback(ended)
+        return await asyncio.wrap_future(looking)
 
     async def close(self) -> None:
         """See AbstractResolver."""

@@ -68,9 +68,10 @@ class Network:
     async def session(self, *, loopback: Loopback) -> Session:
         """A new one."""
         loop = asyncio.get_running_loop()
-        make = await loop.run_in_executor(self._threads, self._load)
+        # Not on the lookups' threads, where names may keep it waiting.
+        make = await loop.run_in_executor(None, self._load)
         if self._trusted is None:
-            self._trusted = await loop.run_in_executor(self._threads, ssl.create_default_context)
+            self._trusted = await loop.run_in_executor(None, ssl.create_default_context)
         return make(self._lookup, self._threads, self._trusted, loopback=loopback)
 
     def close(self) -> None:

@@ -163,6 +163,8 @@ class Sending:
     def close(self) -> None:
         """At once. Idempotent."""
         self._task.cancel()
+        if self.upload is not None:  # NB: a task that is cancelled before its first step does nothing at its end
+            self.upload.close()
         self._fail(TERMINATED, "the request was given up")
 
     def want(self) -> None:

@@ -95,4 +95,7 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     os.environ.clear()
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    # NB: not sys.exit, which waits for threads that look up names, however long that takes.
+    sys.stderr.flush()
+    os._exit(status)

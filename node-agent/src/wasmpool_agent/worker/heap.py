@@ -2,7 +2,7 @@
 
 A full collection looks at everything that has been loaded, some 25 ms and more, and all guests wait for it. What was
 loaded is set aside instead; what requests leave behind is collected as before. Nothing is set aside for ever: modules
-that were dropped are looked for once, later, when no more have been dropped for a while.
+that were dropped are looked for together, LOOK_SECONDS after the first of them.
 """
 
 import asyncio
@@ -25,9 +25,8 @@ class Heap:
 
     def shrunk(self) -> None:
         """Some of it isn't wanted any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
         self._timer = None

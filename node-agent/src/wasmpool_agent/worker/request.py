@@ -67,7 +67,11 @@ class Request:
         guest = made.what
         assert isinstance(guest, Guest)  # noqa: S101 - what the maker makes
         guest.host.http = Answering(self._exchange, Outbox(revision.client))
-        call = guest.instance.call(revision.handler, "handle", *incoming(self._exchange))
+        try:
+            call = guest.instance.call(revision.handler, "handle", *incoming(self._exchange))
+        except Exception as error:  # noqa: BLE001 - whatever a component's types lead to is that workload's alone
+            self._fail(Result.ERROR, 500, f"the component's handler can't be called: {error!r}")
+            return
         made.running = revision.scheduler.begin(call, made.cpu, self._ended)
 
     def _ended(self, error: Exception | None) -> None:

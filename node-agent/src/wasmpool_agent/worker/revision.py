@@ -88,6 +88,7 @@ class Revision:
         self.told = told
         self.handler = handler
         self.supply = supply
+        supply.on_empty = self.look
         self.client = client
         self.scheduler = scheduler
         self.counts = Counts()
@@ -138,7 +139,7 @@ class Revision:
 
     def look(self) -> None:
         """Whether a withdrawn revision has come to its end."""
-        if self.withdrawing and not self.supply.live and not self.requests:
+        if self.withdrawing and not self.supply.live and not self.requests and self._closing is None:
             self._closing = asyncio.ensure_future(self.client.close())
             self._site.gone(self)
             self._post(Withdrawn(site=self.told.site, revision=self.told.revision))

@@ -71,7 +71,8 @@ class Polled(Protocol):
 class Running:
     """A guest that the scheduler has. `calls_off` is set exactly while it waits for something.
 
-    `on_end` is called once, unless `Scheduler.end` comes before it.
+    `on_end` is called once, unless `Scheduler.end` comes before it. `waits`: how often it has begun to wait; only the
+    first wake of the present time counts, for what is waited for may be several things that happen at once.
     """
 
     call: Polled
@@ -80,6 +81,8 @@ class Running:
     first: AbstractContextManager[None] | None
     calls_off: Callable[[], None] | None = None
     over: bool = False
+    waits: int = 0
+    woken: bool = True
     fresh_ns: int = 0
     """How long it has run since it was started or woken."""
 
@@ -153,12 +156,14 @@ class Scheduler:
         self._scheduled = False
         clock = asyncio.get_running_loop().time
         end = clock() + BATCH_SECONDS
-        while self._fresh and clock() < end:
-            self._slice(self._fresh.popleft())
-        if self._spent:
-            self._slice(self._spent.popleft())
-        if self._fresh or self._spent:
-            self._schedule()
+        try:
+            while self._fresh and clock() < end:
+                self._slice(self._fresh.popleft())
+            if self._spent:
+                self._slice(self._spent.popleft())
+        finally:  # whatever became of one, the others want their turn
+            if self._fresh or self._spent:
+                self._schedule()
 
     def _slice(self, entry: Running) -> None:
         if entry.over:
@@ -179,15 +184,28 @@ class Scheduler:
         elif entry.call.waits_for is None:
             (self._fresh if entry.fresh_ns < SLICE_NS else self._spent).append(entry)
         else:
-            entry.fresh_ns = 0
-            entry.calls_off = entry.call.waits_for.arm(partial(self._wake, entry))
+            self._wait(entry, entry.call.waits_for)
 
     def _over(self, entry: Running, error: Exception | None) -> None:
         entry.over = True
         entry.call.close()
         entry.on_end(error)
 
-    def _wake(self, entry: Running) -> None:
-        entry.calls_off = None
-        if not entry.over:
-            self._enqueue(entry)
+    def _wait(self, entry: Running, wait: Wait) -> None:
+        entry.fresh_ns = 0
+        entry.waits += 1
+        entry.woken = False
+        calls_off = wait.arm(partial(self._wake, entry, entry.waits))
+        if entry.woken:  # while it was being armed
+            calls_off()
+        else:
+            entry.calls_off = calls_off
+
+    def _wake(self, entry: Running, waits: int) -> None:
+        if entry.over or entry.woken or waits != entry.waits:
+            return
+        entry.woken = True
+        calls_off, entry.calls_off = entry.calls_off, None
+        if calls_off is not None:
+            calls_off()
+        self._enqueue(entry)

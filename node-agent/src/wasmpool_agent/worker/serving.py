@@ -5,7 +5,9 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from typing import Final
 
 from wasmpool_agent.allocators import InstanceAllocator
 from wasmpool_agent.channel import ProtocolError
@@ -34,6 +36,8 @@ from wasmpool_agent.worker.revision import Revision, Said
 from wasmpool_agent.worker.scheduler import Scheduler
 from wasmpool_agent.worker.site import Site
 from wasmpool_agent.worker.supply import Made, Supply
+
+END_SECONDS: Final = 2.0
 
 
 class Sites:
@@ -78,7 +82,7 @@ class Sites:
             failed = f"artifact {told.artifact} {problem}"
             self._post(ServeFailed(site=told.site, revision=told.revision, result=Result.ERROR, message=failed))
             return
-        if site is None:
+        if site is None or not site.revisions:  # one without any has closed its listener
             site = self._sites[told.site] = Site(socket.socket(fileno=os.dup(fds[0])))
         supply = Supply(
             self._allocator,
@@ -124,8 +128,10 @@ class Sites:
         for site in list(self._sites.values()):
             for revision in list(site.revisions.values()):
                 revision.withdraw(0)
-        while any(site.revisions for site in self._sites.values()):  # noqa: ASYNC110 - see below
-            await asyncio.sleep(0.001)  # what still runs ends with the loop's next turns
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                while any(site.revisions for site in self._sites.values()):  # noqa: ASYNC110 - see below
+                    await asyncio.sleep(0.001)  # what still runs ends with the loop's next turns
         self._network.close()
 
     @property

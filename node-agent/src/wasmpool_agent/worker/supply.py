@@ -115,6 +115,8 @@ class Supply:
     on_starved: Callable[[], None]
     live: set[Made] = field(default_factory=set[Made])
     closed: bool = False
+    on_empty: Callable[[], None] = lambda: None
+    """Called when `live` has become empty."""
     make_seconds: float = 0.0
     """Of one instance, the longest lately."""
     replace_seconds: float = REPLACE_SECONDS
@@ -335,6 +337,8 @@ class Supply:
                 made.what.close()
             made.store.close()
             self.allocator.deallocate(made.slot)
+            if not self.live:
+                self.on_empty()
 
 
 def _monotonic_ns() -> int:

@@ -216,8 +216,12 @@ def handle(host: Host, request: OutgoingRequest, options: RequestOptions | None)
     )
     if verb == "CONNECT":
         return err(("HTTP-request-method-invalid", None))
-    if len(set(request.fields.named("content-length"))) > 1:
+    lengths = request.fields.named("content-length")
+    if len(lengths) > 1:
         return err(("HTTP-protocol-error", None))
+    if request.upload is None and lengths and lengths[0].strip(b"0 "):
+        # The other side would take the next request on this connection for the body that it was promised.
+        return err(("HTTP-request-body-size", 0))
     if request.upload is not None and request.upload.closed:
         return err(("HTTP-request-body-size", request.upload.written))
     target = request.path_with_query or "/"

@@ -124,7 +124,8 @@ class AnyOf:
     __slots__ = ("_waits",)
 
     def __init__(self, waits: list[Wait]) -> None:
-        self._waits = waits
+        # Several pollables of one stream wait for the same.
+        self._waits = list({id(wait): wait for wait in waits}.values())
 
     def ready(self) -> bool:
         """See Wait."""
@@ -133,15 +134,20 @@ class AnyOf:
     def arm(self, wake: Callable[[], None]) -> Callable[[], None]:
         """See Wait."""
         calls_off: list[Callable[[], None]] = []
+        woken = False
 
         def call_off() -> None:
-            for each in calls_off:
-                each()
+            armed = calls_off[:]
             calls_off.clear()
+            for each in armed:
+                each()
 
         def wake_once() -> None:
-            call_off()
-            wake()
+            nonlocal woken
+            if not woken:
+                woken = True
+                call_off()
+                wake()
 
         calls_off.extend(wait.arm(wake_once) for wait in self._waits)
         return call_off
