@@ -7,6 +7,7 @@ are not allowed, addresses that are forbidden whatever a name means now, and tha
 import asyncio
 import datetime
 import ssl
+import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from tests.unit.agent.test_http_types import ERR, OK, Guest
 from wasmpool_agent.http.network import Client, Network, Outbox
 from wasmpool_agent.outgoing_http import AioSession
 from wasmpool_agent.wasi.p2.http_types import Answering
+from wasmpool_agent.wasi.signals import StreamClosed
 
 READ = "wasi:io/streams#[method]input-stream.read"
 WRITE = "wasi:io/streams#[method]output-stream.write"
@@ -330,6 +332,40 @@ def test_connections_are_used_again_by_the_same_workload() -> None:
     sending(test)
 
 
+@pytest.mark.parametrize("method", ["put", "delete"])
+def test_a_body_of_which_some_was_taken_is_not_begun_again_over_another_connection(method: str) -> None:
+    async def answer(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head(peer, reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        # The first connection is kept, and dropped when half a body has come over it.
+        await reader.readuntil(b"first half")
+
+    async def test(guest: Sender) -> None:
+        async with listening(answer) as peer:
+            assert await guest.body(await guest.get(peer.authority)) == (b"", None)
+            request = guest.make(peer.authority, method=(method, None))
+            body = guest.good("[method]outgoing-request.body", request)
+            _, future = guest.send(request)
+            guest.write(body, b"first half")
+            assert await guest.outcome(future) == (False, ("connection-terminated", None))
+            assert peer.connections == 1
+
+    sending(test)
+
+
+@pytest.mark.parametrize("length", [b"30", b"1"])
+def test_a_request_that_promises_a_body_and_has_none_is_refused(length: bytes) -> None:
+    async def test(guest: Sender) -> None:
+        async with listening(says(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")) as peer:
+            request = guest.make(peer.authority, ("content-length", length), method=("post", None))
+            assert guest.send(request) == (False, ("HTTP-request-body-size", 0))
+            assert not peer.connections
+            found = await guest.get(peer.authority, ("content-length", b"0"), method=("post", None))
+            assert guest("[method]incoming-response.status", found) == 200
+
+    sending(test)
+
+
 def test_tls_is_checked_against_the_authorities_and_the_name(tmp_path: Path) -> None:
     server, trusted = certificates(tmp_path, "peer.test")
 
@@ -430,6 +466,31 @@ def test_names_that_take_too_long_are_given_up() -> None:
             assert await guest.get("slow.test:1", options=options) == "connection-timeout"
 
     sending(test, lookup=slow)
+
+
+def test_lookups_that_were_given_up_leave_a_thread_to_other_workloads() -> None:
+    over = threading.Event()
+
+    def hangs(name: str, port: int, family: int) -> list[str]:
+        if name == "hangs.test":
+            over.wait(20)
+        return ["127.0.0.1"]
+
+    async def test(guest: Sender) -> None:
+        try:
+            options = guest("[constructor]request-options")
+            guest("[method]request-options.set-connect-timeout", options, 20_000_000)
+            for _ in range(6):
+                assert await guest.get("hangs.test:1", options=options) == "connection-timeout"
+            other = Client(guest.outbox._client._network, ALL, loopback=lambda address, port: True)
+            async with listening(says(b"HTTP/1.1 204 No Content\r\n\r\n")) as peer, asyncio.timeout(10):
+                found = await Sender(other).get(peer.authority)
+                assert guest("[method]incoming-response.status", found) == 204
+                await other.close()
+        finally:
+            over.set()
+
+    sending(test, lookup=hangs)
 
 
 # ------------------------------------------------------------------------------------------------------- where it may
@@ -567,6 +628,20 @@ def test_a_body_that_is_not_as_long_as_declared_ends_the_request() -> None:
             found = guest("[static]outgoing-body.finish", body, None)
             assert found == (False, ("HTTP-request-body-size", 2))
             assert await guest.outcome(future) == (False, ("connection-terminated", None))
+
+    sending(test)
+
+
+def test_a_request_that_is_dropped_as_soon_as_it_was_made_takes_no_more_of_its_body() -> None:
+    async def test(guest: Sender) -> None:
+        request = guest.make("peer.test:1", method=("post", None))
+        guest.good("[method]outgoing-request.body", request)
+        upload = request.upload
+        _, future = guest.send(request)
+        future.close()
+        with pytest.raises(StreamClosed):
+            upload.check_write()
+        assert upload.readiness() is None
 
     sending(test)
 

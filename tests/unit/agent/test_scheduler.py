@@ -13,6 +13,8 @@ import wasmtime
 
 from wasmpool_agent import canonical, component_api
 from wasmpool_agent.engine import DEFAULT_TUNABLES, _config
+from wasmpool_agent.wasi.p2.streams import AnyOf
+from wasmpool_agent.wasi.signals import Signal
 from wasmpool_agent.wasmtime_async import Wait
 from wasmpool_agent.worker import heap
 from wasmpool_agent.worker.heap import Heap
@@ -98,6 +100,94 @@ def test_many_short_slices_make_a_guest_a_long_one() -> None:
     asyncio.run(run())
 
 
+class Waits:
+    """A guest that waits `times` times, for the same signal in several ways; then it ends."""
+
+    def __init__(self, times: int, ways: int) -> None:
+        self.polls = 0
+        self.happened = False
+        self.signal = Signal(lambda: self.happened)
+        self.waits_for: Wait | None = AnyOf([AnyOf([self.signal]) for _ in range(ways)])
+        self._times = times
+
+    def poll(self) -> bool:
+        self.polls += 1
+        if self.happened:
+            self.happened = False
+            self._times -= 1
+        return not self._times
+
+    def close(self) -> None:
+        pass
+
+    def happen(self) -> None:
+        self.happened = True
+        self.signal.set()
+
+
+def test_a_guest_that_waits_for_one_thing_in_several_ways_is_woken_once() -> None:
+    async def run() -> None:
+        guest, ended = Waits(5, 100), asyncio.Event()
+        scheduler = Scheduler(lambda: None)
+        scheduler.begin(guest, CpuClock(lambda: 1), lambda _: ended.set())
+        await asyncio.sleep(0)
+        for number in range(5):
+            assert (guest.polls, len(guest.signal._wakes)) == (1 + number, 100)
+            guest.happen()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert ended.is_set()
+        assert not guest.signal._wakes
+
+    asyncio.run(run())
+
+
+def test_a_wake_of_an_earlier_wait_is_none_of_the_present_one() -> None:
+    class Kept:
+        """A wait that goes on calling whoever has ever armed it."""
+
+        def __init__(self) -> None:
+            self.wakes: list[Callable[[], None]] = []
+
+        def ready(self) -> bool:
+            return False
+
+        def arm(self, wake: Callable[[], None]) -> Callable[[], None]:
+            self.wakes.append(wake)
+            return lambda: None
+
+    async def run() -> None:
+        guest, kept = Waits(1, 1), Kept()
+        guest.waits_for = kept
+        scheduler = Scheduler(lambda: None)
+        entry = scheduler.begin(guest, CpuClock(lambda: 1), lambda _: None)
+        for number in range(4):
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert (guest.polls, len(kept.wakes)) == (1 + number, 1 + number)
+            for wake in kept.wakes:
+                wake()
+        scheduler.end(entry)
+
+    asyncio.run(run())
+
+
+def test_an_end_that_fails_keeps_nobody_else_waiting() -> None:
+    async def run() -> None:
+        turns, said = Turns(), list[str]()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(str(context["exception"])))
+
+        def fails(_: Exception | None) -> None:
+            raise RuntimeError("of its own")
+
+        turns.scheduler.begin(Guest(turns, "one", 1), CpuClock(lambda: turns.now_ns), fails)
+        turns.begin("other", 1)
+        await turns.until_ended(1)
+        assert said == ["of its own"]
+
+    asyncio.run(run())
+
+
 COUNT = """(component
   (core module $m (func (export "count") (loop)))
   (core instance $i (instantiate $m))
@@ -166,6 +256,21 @@ def thawed() -> Iterator[None]:
     gc.unfreeze()
     yield
     gc.unfreeze()
+
+
+def test_modules_that_are_dropped_all_the_time_are_looked_for_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heap, "LOOK_SECONDS", 0.02)
+    looks: list[float] = []
+
+    async def run() -> None:
+        kept = Heap()
+        monkeypatch.setattr(kept, "grown", lambda: looks.append(asyncio.get_running_loop().time()))
+        async with asyncio.timeout(20):
+            while len(looks) < 3:
+                kept.shrunk()
+                await asyncio.sleep(0.005)
+
+    asyncio.run(run())
 
 
 @pytest.mark.usefixtures("thawed")
