@@ -3,6 +3,7 @@
 import selectors
 import socket
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -51,7 +52,8 @@ class Proxy:
             self._listener = None
         with self._lock:
             for each in self._open:
-                each.close() if each.fileno() < 0 else each.shutdown(socket.SHUT_RDWR)
+                with suppress(OSError):  # closed, or left by its peer, this very moment
+                    each.shutdown(socket.SHUT_RDWR)
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
