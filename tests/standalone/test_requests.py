@@ -169,6 +169,20 @@ def test_too_many_requests_wait_shortly_and_are_told_when_to_come_again(served: 
     all_are_well(ports)
 
 
+def test_waiting_for_a_slot_is_not_taken_from_a_requests_deadline(
+    files: Files, ports: tuple[int, int], hostile: bytes
+) -> None:
+    files.write_pool(count=1, workers=1, http={"portRange": f"{ports[0]}-{ports[1]}", "queueTimeout": "20s"})
+    files.module("hostile.wasm", hostile)
+    serve(files, "bad", "hostile.wasm", instances=1, deadline="1s")
+    with running(files) as agent, ThreadPoolExecutor(3) as pool:
+        agent.until_state("bad", "Running", seconds=60)
+        spins = [pool.submit(ask, ports[0], "/spins") for _ in range(2)]
+        time.sleep(0.2)
+        assert ask(ports[0], "/r")[0] == 200, "after two seconds of waiting"
+        assert [it.result()[0] for it in spins] == [504, 504]
+
+
 def test_a_burst_borrows_what_nobody_has_reserved_and_no_more(
     files: Files, ports: tuple[int, int], web: bytes, hostile: bytes
 ) -> None:

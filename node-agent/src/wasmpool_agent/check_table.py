@@ -117,8 +117,9 @@ def _suggestion(suggested: Suggested | None) -> Iterator[str]:
 
 def _cost(found: Cost, limits: ModuleLimits) -> str:
     shape, memories = found.shape, _number(limits.memories, "memory", "memories")
+    kind = "" if shape.backing is Backing.BASE_PAGES else "guarded " if shape.guarded else "compact "
     return (
-        f"{shape.slots} {'guarded' if shape.guarded else 'compact'} slots of "
+        f"{shape.slots} {kind}slots of "
         f"{Quantity(shape.slot_bytes)} ({memories} of {limits.memory_pages} pages)\n"
         f"  per node: a region of {Quantity(shape.region_bytes)} on {shape.backing.value}, "
         f"and up to {-(-found.overhead_bytes // 2**20)}Mi outside of it"

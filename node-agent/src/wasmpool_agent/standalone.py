@@ -145,7 +145,7 @@ class FileNode:
         endless = never_ending(manifests.workloads) if self._once else []
         if endless:
             raise UserError(
-                f"--once: {', '.join(endless)} would never end: run.command.restartPolicy is Always, "
-                "allowed are OnFailure and Never"
+                f"--once: {', '.join(endless)} would never end: it answers requests, or its run.command.restartPolicy "
+                "is Always; allowed are commands with OnFailure and Never"
             )
         return manifests

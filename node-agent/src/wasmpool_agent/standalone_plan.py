@@ -225,16 +225,21 @@ def _report(workload: WasmWorkload, revision: Revision, placed: Placement, ledge
         if placed.shortfall is None:
             nothing = workload.spec.instances == 0
             return Report(namespace, name, WorkloadState.PENDING, Outcome.ADMITTED, settled=nothing)
-        reason, message = placed.shortfall.reason, placed.shortfall.message
-        return Report(namespace, name, WorkloadState.PENDING, reason, message, settled=reason in PERMANENT)
+        why, told = placed.shortfall.reason, placed.shortfall.message
+        return Report(namespace, name, WorkloadState.PENDING, why, told, settled=why in PERMANENT)
     if entry is None:
         return Report(namespace, name, WorkloadState.PENDING, Outcome.ADMITTED, f"slots reserved: {placed.total}")
     failed = entry.reason in {Waiting.MODULE_PULL_FAILED, Waiting.COMPILE_FAILED}
-    message = entry.message
-    if workload.spec.run.http is not None and entry.state is WorkloadState.RUNNING and not message:
-        message = f"answers on http://{SERVE_HOST}:{ledger.ports.get(workload.metadata.uid, 0)}"
+    state, reason, message = entry.state, entry.reason, entry.message
+    if workload.spec.run.http is not None and state is WorkloadState.RUNNING:
+        answers = f"answers on http://{SERVE_HOST}:{ledger.ports.get(workload.metadata.uid, 0)}"
+        message = f"{answers}; the last failure: {message}" if message else answers
+    if workload.spec.runs_to_completion and state is WorkloadState.SUCCEEDED:  # so far: others are still to run
+        total = workload.spec.instances
+        done = total - len(_left(workload, revision, ledger)) - len(ledger.failed.get(revision.name, ()))
+        state, reason, message = WorkloadState.RUNNING, Outcome.RUNNING, f"{done} of {total} succeeded"
     host = entry.component_host
-    return Report(namespace, name, entry.state, entry.reason, message, settled=failed, component_host=host)
+    return Report(namespace, name, state, reason, message, settled=failed, component_host=host)
 
 
 def _finished(workload: WasmWorkload, entry: NodeWorkload | None, failed: int) -> Report:

@@ -21,8 +21,10 @@ from wasmpool_agent.wasmtime_async import Call, HostFunctions, yield_every_tick
 from wasmpool_agent.wasmtime_private import apply_tunables, disable_concurrency
 from wasmpool_agent.worker.scheduler import Polled, Scheduler
 from wasmpool_agent.worker.supply import Made, MakeFailure, Supply, Ticket
+from wasmpool_agent.worker.ticker import Ticker
 
 EMPTY = '(module (memory (export "memory") 1))'
+SPINS = "(module (memory 1) (start $f) (func $f (loop (br 0))))"
 TRAPS = "(module (memory 1) (start $f) (func $f unreachable))"
 
 
@@ -163,6 +165,22 @@ def test_an_instance_made_ahead_is_used_first_and_once() -> None:
             assert third.made is not None
             it.supply.retire(third.made)
             assert it.used == 0
+
+    run(test)
+
+
+def test_an_instantiation_that_spins_ends_in_time_and_gives_its_slot_back() -> None:
+    async def test() -> None:
+        with bench(1, wat=SPINS) as it, Ticker(it.maker.functions.linker.engine.increment_epoch) as ticker:
+            it.supply.scheduler = Scheduler(ticker.touch)
+            it.supply.making_seconds = 0.1
+            first, _ = it.ask()
+            second, _ = it.ask()  # for the slot that the first one has
+            await until(lambda: second.failure is not None)
+            for asked in (first, second):
+                assert isinstance(asked.failure, TimeoutError)
+                assert str(asked.failure) == "its instantiation took more than 0.1 s"
+            assert (it.used, len(it.supply.live)) == (0, 0)
 
     run(test)
 

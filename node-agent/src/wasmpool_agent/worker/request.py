@@ -62,8 +62,9 @@ class Request:
         assert revision is not None  # noqa: S101 - asked
         self._ticket, self._made = None, made
         revision.counts.made_ahead += made.ahead
+        # NB: from here on: that there was no slot for a while is nothing that the guest could do about.
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_at(self._began + revision.told.deadline_seconds, self._deadline)
+        self._timer = loop.call_later(revision.told.deadline_seconds, self._deadline)
         guest = made.what
         assert isinstance(guest, Guest)  # noqa: S101 - what the maker makes
         guest.host.http = Answering(self._exchange, Outbox(revision.client))
@@ -104,7 +105,13 @@ class Request:
     def _not_made(self, error: MakeFailure) -> None:
         self._ticket = None
         message, backtrace = (error.message, error.backtrace) if isinstance(error, GuestTrap) else (str(error), "")
-        self._fail(Result.ERROR, 500, f"no instance could be made: {message}", backtrace)
+        late = isinstance(error, TimeoutError)
+        self._fail(
+            Result.DEADLINE if late else Result.ERROR,
+            504 if late else 500,
+            f"no instance could be made: {message}",
+            backtrace,
+        )
 
     def _expired(self) -> None:
         self._ticket = None

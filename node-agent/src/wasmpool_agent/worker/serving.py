@@ -73,6 +73,7 @@ class Sites:
             known.told = told
             known.client.allow(told.allowed_hosts)
             known.supply.queue_seconds, known.supply.most_ready = told.queue_seconds, told.ready
+            known.supply.making_seconds = told.deadline_seconds
             known.supply.replenish()
             return
         artifact = self._artifacts.get(told.artifact)
@@ -93,6 +94,7 @@ class Sites:
             told.queue_seconds,
             told.ready,
             lambda: self._post(Starved(site=told.site)),
+            told.deadline_seconds,
         )
         client = Client(self._network, told.allowed_hosts)
         revision = Revision(site, told, handler, supply, self._scheduler, client, self._post)

@@ -44,6 +44,7 @@ class Made:
     running: Running | None = None
     what: "Instance | None" = None
     ahead: bool = False
+    making: asyncio.TimerHandle | None = None
 
 
 class Instance(Protocol):
@@ -113,6 +114,8 @@ class Supply:
     queue_seconds: float
     most_ready: int
     on_starved: Callable[[], None]
+    making_seconds: float = math.inf
+    """The most that the instantiation of one may take: a guest may spin there, too."""
     live: set[Made] = field(default_factory=set[Made])
     closed: bool = False
     on_empty: Callable[[], None] = lambda: None
@@ -288,9 +291,19 @@ class Supply:
             self._not_made(ticket, error)
             return
         made.running = self.scheduler.begin(call, made.cpu, partial(self._end_of_making, made, ticket, began))
+        if self.making_seconds < math.inf:
+            made.making = asyncio.get_running_loop().call_later(self.making_seconds, self._made_too_long, made, ticket)
+
+    def _made_too_long(self, made: Made, ticket: Ticket | None) -> None:
+        self._discard(made)
+        self._not_made(ticket, TimeoutError(f"its instantiation took more than {self.making_seconds:g} s"))
+        self._pump()
 
     def _end_of_making(self, made: Made, ticket: Ticket | None, began: float, error: Exception | None) -> None:
         made.running = None
+        if made.making is not None:
+            made.making.cancel()
+            made.making = None
         self.make_seconds = max(self.make_seconds * 0.9, asyncio.get_running_loop().time() - began)
         if error is not None:
             self._discard(made)
@@ -330,6 +343,9 @@ class Supply:
         # NB: nothing is awaited in here, so that what is wiped meanwhile is this guest's alone.
         if made in self.live:
             self.live.discard(made)
+            if made.making is not None:
+                made.making.cancel()
+                made.making = None
             if made.running is not None:
                 self.scheduler.end(made.running)
                 made.running = None
