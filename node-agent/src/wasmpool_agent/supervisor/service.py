@@ -144,7 +144,7 @@ class Supervisor:
             listener=self,
             clock=self._clocks.monotonic,
         )
-        log.info("region reserved: %s; starting %d workers", self._reserver.standing.message, workers.count)
+        log.info("region reserved: %s; workers to start: %d", self._reserver.standing.message, workers.count)
         state.workers = workers
         state.reserved.set()
         state.changed()
